@@ -1,0 +1,5 @@
+// y = x̂
+
+fn affine(normalized: Unit, position: u32) -> Unit {
+    return normalized;
+}

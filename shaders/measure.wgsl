@@ -1,0 +1,75 @@
+// The moments of one span by the corrected two-pass algorithm (Chan, Golub and LeVeque, "Algorithms for computing the
+// sample variance", 1983): shift ≈ mean, then d = x − shift, correction = mean(d), variance = mean(d²) − correction².
+// The correction takes out the rounding error of the shift, so the error does not grow with |mean| / std.
+//
+// The first pass adds up x − origin, origin being the span's first element: a constant span then has exactly
+// its own value as shift, and d = 0.
+
+// Turns added up before their sum goes to an outer sum: the rounding error of a sum of n grows like
+// √BLOCK + √(n / BLOCK) in place of √n.
+const BLOCK: u32 = 64u;
+
+struct Measured {
+    shift: f32,
+    correction: f32,
+    squares: f32,
+    variance: f32,
+}
+
+fn measure_scaled(scale: f32) -> Measured {
+    let count = f32(span_units * UNIT);
+    let origin = read_origin() * scale;
+    var sum = Unit(0.0);
+    for (var turn = 0u; turn < TURNS; turn++) {
+        sum += select(Unit(0.0), span_unit(turn) * scale - origin, in_span(turn));
+    }
+    let shift = origin + span_sum(vec2<f32>(unit_sum(sum), 0.0)).x / count;
+
+    var differences = Unit(0.0);
+    var squares = Unit(0.0);
+    for (var block = 0u; block < TURNS; block += BLOCK) {
+        var block_differences = Unit(0.0);
+        var block_squares = Unit(0.0);
+        for (var turn = block; turn < min(block + BLOCK, TURNS); turn++) {
+            let difference = select(Unit(0.0), span_unit(turn) * scale - shift, in_span(turn));
+            block_differences += difference;
+            block_squares += difference * difference;
+        }
+        differences += block_differences;
+        squares += block_squares;
+    }
+    let sums = span_sum(vec2<f32>(unit_sum(differences), unit_sum(squares)));
+    let correction = sums.x / count;
+    let variance = max(sums.y / count - correction * correction, 0.0);
+    return Measured(shift, correction, sums.y, variance);
+}
+
+fn largest_bits() -> u32 {
+    var largest = UnitBits(0u);
+    for (var turn = 0u; turn < TURNS; turn++) {
+        largest = max(largest, bitcast<UnitBits>(span_unit(turn)) & UnitBits(0x7fffffffu));
+    }
+    return span_max(unit_max(largest));
+}
+
+fn measure() -> Moments {
+    var kept: Moments;
+    var scale = 1.0;
+    var suspect = true;
+    var again = false;
+    // At most twice; a loop, because a second call would be compiled a second time.
+    loop {
+        let measured = measure_scaled(scale);
+        // Spans that only share a workgroup with a suspect one keep what they had, to the bit.
+        if suspect {
+            kept = Moments(measured.shift, measured.correction, measured.variance, scale);
+        }
+        suspect = moments_suspect(measured.squares, measured.variance);
+        if again || !workgroup_any(suspect) {
+            break;
+        }
+        again = true;
+        scale = power_of_two(rescue_exponent(exponent_of(bitcast<f32>(largest_bits()))));
+    }
+    return kept;
+}

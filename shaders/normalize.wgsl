@@ -1,0 +1,31 @@
+// From the moments of a row to its output.
+//
+// Bindings: 4 output; those of the affine fragment.
+
+@group(0) @binding(4) var<storage, read_write> output: array<Stored>;
+
+// 1 / sqrt(variance + eps) in the moments' unit. A constant row with eps = 0 has none; 0 then makes it the bias.
+fn rstd_of(moments: Moments) -> f32 {
+    let variance = moments.variance * params.variance_factor + params.eps * moments.scale * moments.scale;
+    // inverseSqrt may have as few as 11 good bits (SwiftShader); two steps of Newton's method bring 23.
+    var estimate = inverseSqrt(variance);
+    estimate += 0.5 * estimate * fma(-variance * estimate, estimate, 1.0);
+    estimate += 0.5 * estimate * fma(-variance * estimate, estimate, 1.0);
+    return select(0.0, estimate, variance > 0.0);
+}
+
+fn span_normalize(moments: Moments) {
+    if !span_owned {
+        return;
+    }
+    let rstd = rstd_of(moments);
+    let correction = Unit(-moments.correction * rstd);
+    for (var turn = 0u; turn < TURNS; turn++) {
+        if in_span(turn) {
+            let position = span_begin + unit_index(turn);
+            let difference = span_unit(turn) * moments.scale - moments.shift;
+            let normalized = fma(difference, Unit(rstd), correction);
+            output[params.output_base + row * ROW_UNITS + position] = store(affine(normalized, position));
+        }
+    }
+}

@@ -1,0 +1,28 @@
+// Reduction over the LANES invocations of a span that lie in one subgroup: a butterfly of shuffles. No barrier.
+// Every lane adds the same pairs, so all lanes get the same bits.
+//
+// Preconditions: LANES is a power of two and no larger than the smallest subgroup; consecutive local
+// invocation indices lie in one subgroup, in order (true of every 1-D workgroup seen; a test probes it).
+
+fn span_sum(value: vec2<f32>) -> vec2<f32> {
+    var total = value;
+    for (var mask = LANES / 2u; mask > 0u; mask /= 2u) {
+        total += subgroupShuffleXor(total, mask);
+    }
+    return total;
+}
+
+fn span_max(value: u32) -> u32 {
+    var largest = value;
+    for (var mask = LANES / 2u; mask > 0u; mask /= 2u) {
+        largest = max(largest, subgroupShuffleXor(largest, mask));
+    }
+    return largest;
+}
+
+// True in all invocations that must go on together, if it is true in any of them.
+fn workgroup_any(value: bool) -> bool {
+    return subgroupAny(value);
+}
+
+fn reduce_begin(local_index: u32) {}

@@ -1,0 +1,59 @@
+// Reduction over the LANES invocations of a span through workgroup memory alone, for adapters without
+// subgroups: a tree in which every step halves the distance. All lanes end with the same bits.
+//
+// Precondition: LANES is a power of two and divides WORKGROUP_SIZE.
+
+var<workgroup> sums: array<vec2<f32>, WORKGROUP_SIZE>;
+var<workgroup> maxima: array<u32, WORKGROUP_SIZE>;
+// Workgroup memory begins as zero.
+var<workgroup> votes: atomic<u32>;
+var<workgroup> raised: u32;
+var<private> reduce_index: u32;
+
+fn reduce_begin(local_index: u32) {
+    reduce_index = local_index;
+}
+
+fn span_sum(value: vec2<f32>) -> vec2<f32> {
+    let lane_in_span = reduce_index % LANES;
+    sums[reduce_index] = value;
+    workgroupBarrier();
+    for (var distance = LANES / 2u; distance > 0u; distance /= 2u) {
+        if lane_in_span < distance {
+            sums[reduce_index] += sums[reduce_index + distance];
+        }
+        workgroupBarrier();
+    }
+    let total = sums[reduce_index - lane_in_span];
+    // The next reduction writes what this one reads.
+    workgroupBarrier();
+    return total;
+}
+
+fn span_max(value: u32) -> u32 {
+    let lane_in_span = reduce_index % LANES;
+    maxima[reduce_index] = value;
+    workgroupBarrier();
+    for (var distance = LANES / 2u; distance > 0u; distance /= 2u) {
+        if lane_in_span < distance {
+            maxima[reduce_index] = max(maxima[reduce_index], maxima[reduce_index + distance]);
+        }
+        workgroupBarrier();
+    }
+    let largest = maxima[reduce_index - lane_in_span];
+    workgroupBarrier();
+    return largest;
+}
+
+// True in the whole workgroup if it is true in any invocation. Votes are never withdrawn: a kernel may call
+// this again only where a vote once cast should stand.
+fn workgroup_any(value: bool) -> bool {
+    if value {
+        atomicOr(&votes, 1u);
+    }
+    workgroupBarrier();
+    if reduce_index == 0u {
+        raised = atomicLoad(&votes);
+    }
+    return workgroupUniformLoad(&raised) != 0u;
+}

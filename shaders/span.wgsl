@@ -1,0 +1,61 @@
+// A span: the elements that LANES invocations work on together. It is a whole row, or, where a row is
+// split, one segment of it. Unit `turn × LANES + lane` of the span belongs to `lane`, so neighbouring
+// lanes touch neighbouring memory.
+//
+// Bindings: 1 input. The output is bound by the entry files that write it.
+// Precondition: the host has checked that every row of the dispatch lies inside the bound buffers.
+
+@group(0) @binding(1) var<storage, read> input: array<Stored>;
+
+const ROW_UNITS: u32 = WIDTH / UNIT;
+const SEGMENT_UNITS: u32 = SEGMENT_WIDTH / UNIT;
+// Every lane has a unit in every turn, so nothing need be masked.
+const EVEN: bool = WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % LANES == 0u;
+
+// Which of the LANES invocations this one is.
+var<private> lane: u32;
+// The span's row within the dispatch.
+var<private> row: u32;
+// Where the span begins within its row, and its length, both in units.
+var<private> span_begin: u32;
+var<private> span_units: u32;
+// False in the invocations that only fill up the last workgroup: they repeat the last span and write nothing.
+var<private> span_owned: bool;
+
+// False where the whole workgroup has nothing to do; uniform over the workgroup.
+fn span_select(workgroup_id: vec3<u32>, local_index: u32) -> bool {
+    let workgroup = workgroup_id.y * params.workgroups_x + workgroup_id.x;
+    if workgroup >= params.workgroups {
+        return false;
+    }
+    let index = workgroup * SPANS_PER_WORKGROUP + local_index / LANES;
+    let span = min(index, params.spans - 1u);
+    span_owned = index < params.spans;
+    lane = local_index % LANES;
+    row = span / SEGMENTS;
+    span_begin = (span % SEGMENTS) * SEGMENT_UNITS;
+    span_units = min(SEGMENT_UNITS, ROW_UNITS - span_begin);
+    return true;
+}
+
+// The unit's index within the span.
+fn unit_index(turn: u32) -> u32 {
+    return turn * LANES + lane;
+}
+
+fn in_span(turn: u32) -> bool {
+    return EVEN || unit_index(turn) < span_units;
+}
+
+// The unit that this lane reads in this turn; zero past the end of the span.
+fn read_unit(turn: u32) -> Unit {
+    if in_span(turn) {
+        return load(input[params.input_base + row * ROW_UNITS + span_begin + unit_index(turn)]);
+    }
+    return Unit(0.0);
+}
+
+// The span's first element, the same for all its lanes.
+fn read_origin() -> f32 {
+    return unit_first(load(input[params.input_base + row * ROW_UNITS + span_begin]));
+}

@@ -1,0 +1,198 @@
+/// What can go wrong. Each variant carries the numbers, and its text says what would have been right.
+///
+/// After an error the device can be used again, [`Error::DeviceLost`] apart.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No adapter matched what was asked for.
+    #[error(
+        "no adapter for {requested}; found: {}. A software Vulkan adapter is in Debian's package mesa-vulkan-drivers",
+        list(.found)
+    )]
+    NoAdapter {
+        /// What was asked for.
+        requested: String,
+        /// Names of the adapters there are.
+        found: Vec<String>,
+    },
+    /// The adapter gave no device.
+    #[error("adapter {adapter} gave no device: {reason}")]
+    RequestDevice {
+        /// Name of the adapter.
+        adapter: String,
+        /// What wgpu said.
+        reason: String,
+    },
+    /// The device cannot run compute shaders with the bindings that the smallest kernel needs.
+    #[error("the device allows {actual} {what}, layer normalization needs at least {needed}")]
+    DeviceTooSmall {
+        /// Name of the limit.
+        what: &'static str,
+        /// Needed at least.
+        needed: u64,
+        /// Allowed by the device.
+        actual: u64,
+    },
+    /// The device was lost: destroyed, removed, or reset by its driver. Make a new one.
+    #[error("the device was lost ({message}); make a new GpuDevice")]
+    DeviceLost {
+        /// What wgpu said.
+        message: String,
+    },
+    /// The device has not enough memory.
+    #[error("out of memory in {operation}: {bytes} bytes were asked for")]
+    OutOfMemory {
+        /// What was being done.
+        operation: &'static str,
+        /// Bytes asked for.
+        bytes: u64,
+    },
+    /// wgpu refused something that this crate had checked: a bug here or in wgpu.
+    #[error("wgpu refused {operation}: {message}")]
+    Wgpu {
+        /// What was being done.
+        operation: &'static str,
+        /// What wgpu said.
+        message: String,
+    },
+    /// A buffer larger than the device allows.
+    #[error("a buffer of {bytes} bytes is over the device's limit of {max} bytes; split the tensor over its rows")]
+    BufferSize {
+        /// Bytes needed.
+        bytes: u64,
+        /// The device's limit.
+        max: u64,
+    },
+    /// A single row larger than the device can bind.
+    #[error("a row of {bytes} bytes does not fit a storage binding of {max} bytes")]
+    RowSize {
+        /// Bytes needed, with room to align the binding.
+        bytes: u64,
+        /// The device's limit.
+        max: u64,
+    },
+    /// A tensor of too many dimensions.
+    #[error("shape {shape:?} has rank {}, the largest rank is {max}", .shape.len())]
+    Rank {
+        /// The shape.
+        shape: Vec<usize>,
+        /// The largest rank.
+        max: usize,
+    },
+    /// A shape whose byte count does not fit 64 bits.
+    #[error("shape {shape:?} has more bytes than 64 bits can count")]
+    Size {
+        /// The shape.
+        shape: Vec<usize>,
+    },
+    /// Values that do not fill the shape.
+    #[error("shape {shape:?} holds {expected} values, {actual} were given")]
+    ValueCount {
+        /// The shape.
+        shape: Vec<usize>,
+        /// Values the shape holds.
+        expected: usize,
+        /// Values given.
+        actual: usize,
+    },
+    /// A normalized shape that is empty or has a zero dimension.
+    #[error("normalized_shape {normalized_shape:?} must have at least one dimension, and none of them zero")]
+    NormalizedShape {
+        /// The normalized shape.
+        normalized_shape: Vec<usize>,
+    },
+    /// A normalized shape that does not match the trailing dimensions of the input.
+    #[error(
+        "normalized_shape {normalized_shape:?} must equal the last {} dimensions of the input, whose shape is {shape:?}",
+        .normalized_shape.len()
+    )]
+    ShapeMismatch {
+        /// The normalized shape.
+        normalized_shape: Vec<usize>,
+        /// The input's shape.
+        shape: Vec<usize>,
+    },
+    /// A row that is empty or too wide.
+    #[error("a row of {width} elements; a width must be from 1 to {max}")]
+    Width {
+        /// Elements of a row.
+        width: u64,
+        /// The largest width.
+        max: u64,
+    },
+    /// An eps that is no finite number ≥ 0.
+    #[error("eps {eps} must be finite and at least 0")]
+    Eps {
+        /// The eps given.
+        eps: f32,
+    },
+    /// The unbiased variance of a single element, which divides by zero.
+    #[error("the unbiased variance divides by width − 1; width is {width} and must be at least 2")]
+    UnbiasedWidth {
+        /// Elements of a row.
+        width: u64,
+    },
+    /// A parameter that this layer's affine map does not have.
+    #[error("this layer has no {name}: its affine map is {affine:?}")]
+    NoParameter {
+        /// `weight` or `bias`.
+        name: &'static str,
+        /// The layer's affine map.
+        affine: crate::Affine,
+    },
+    /// A parameter of the wrong shape.
+    #[error("{name} has shape {actual:?}, it must have the normalized shape {expected:?}")]
+    ParameterShape {
+        /// `weight` or `bias`.
+        name: &'static str,
+        /// The normalized shape.
+        expected: Vec<usize>,
+        /// The shape given.
+        actual: Vec<usize>,
+    },
+    /// An output tensor whose shape is not the input's.
+    #[error("the output has shape {actual:?}, it must have the input's shape {expected:?}")]
+    OutputShape {
+        /// The input's shape.
+        expected: Vec<usize>,
+        /// The output's shape.
+        actual: Vec<usize>,
+    },
+    /// Input and output are the same buffer.
+    #[error("input and output are the same buffer; the output must be another tensor")]
+    SameBuffer,
+    /// A tensor, layer or operation used with a device that it was not made on.
+    #[error("{what} belongs to another GpuDevice; use it with the device it was made on")]
+    ForeignDevice {
+        /// What was passed.
+        what: &'static str,
+    },
+    /// A geometry that cannot run this problem on this device.
+    #[error("this geometry cannot run: {reason}")]
+    Geometry {
+        /// What is wrong with it, with the numbers.
+        reason: String,
+    },
+    /// A strategy that cannot run this problem on this device.
+    #[error("strategy {strategy} cannot run rows of {width} elements on this device: {reason}")]
+    Strategy {
+        /// The strategy asked for.
+        strategy: crate::kernel::Strategy,
+        /// Elements of a row.
+        width: u32,
+        /// What is in the way, with the numbers.
+        reason: String,
+    },
+    /// A plan made for another problem than the one it is used for.
+    #[error("the plan is for {planned}, the operation is {actual}")]
+    PlanMismatch {
+        /// The plan's problem.
+        planned: String,
+        /// The operation's problem.
+        actual: String,
+    },
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}

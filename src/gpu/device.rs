@@ -1,0 +1,394 @@
+use std::fmt;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::pipelines::Pipelines;
+use crate::Error;
+use crate::kernel::{AdapterClass, Capabilities, Dialect, SubgroupSizes};
+
+/// An adapter's device and queue, with the compiled pipelines that go with them. Clones share all of it.
+#[derive(Clone)]
+pub struct GpuDevice {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    info: wgpu::AdapterInfo,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    capabilities: Capabilities,
+    pipelines: Mutex<Pipelines>,
+    // Why the device was lost, once it is. Only known of devices that this crate made.
+    lost: Arc<OnceLock<String>>,
+}
+
+/// What adapter to use. All of it is optional.
+///
+/// ```no_run
+/// use gpu_layer_norm::{GpuDevice, wgpu};
+///
+/// let device = GpuDevice::builder().backends(wgpu::Backends::VULKAN).adapter_name("llvmpipe").build()?;
+/// println!("{}", device.adapter_info().name);
+/// # Ok::<(), gpu_layer_norm::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct GpuDeviceBuilder {
+    backends: wgpu::Backends,
+    adapter_name: Option<String>,
+    power_preference: wgpu::PowerPreference,
+}
+
+impl GpuDeviceBuilder {
+    /// Only adapters of these backends. Default: all that are compiled in.
+    #[must_use]
+    pub fn backends(self, backends: wgpu::Backends) -> Self {
+        Self { backends, ..self }
+    }
+
+    /// Only adapters whose name or driver contains this, in any case.
+    #[must_use]
+    pub fn adapter_name(self, name: impl Into<String>) -> Self {
+        Self { adapter_name: Some(name.into()), ..self }
+    }
+
+    /// `LowPower` ranks integrated GPUs before discrete ones. Default: discrete, integrated, virtual, processor.
+    #[must_use]
+    pub fn power_preference(self, power_preference: wgpu::PowerPreference) -> Self {
+        Self { power_preference, ..self }
+    }
+
+    /// The adapters that match, best first.
+    pub async fn adapters(&self) -> Vec<wgpu::Adapter> {
+        let mut adapters = self.all_adapters().await;
+        if let Some(name) = &self.adapter_name {
+            let name = name.to_lowercase();
+            adapters.retain(|adapter| {
+                let info = adapter.get_info();
+                [info.name, info.driver, info.driver_info].iter().any(|text| text.to_lowercase().contains(&name))
+            });
+        }
+        adapters.sort_by_key(|adapter| self.rank(&adapter.get_info()));
+        adapters
+    }
+
+    /// Makes the device on the best adapter that matches, with all the limits that it offers.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`], [`Error::RequestDevice`], [`Error::DeviceTooSmall`].
+    pub async fn build_async(self) -> Result<GpuDevice, Error> {
+        let adapters = self.adapters().await;
+        let Some(adapter) = adapters.into_iter().next() else {
+            let everything = Self { adapter_name: None, ..self.clone() };
+            let found = everything.adapters().await.iter().map(|adapter| adapter.get_info().name).collect();
+            return Err(Error::NoAdapter { requested: self.to_string(), found });
+        };
+        GpuDevice::from_adapter(&adapter).await
+    }
+
+    /// As [`build_async`](Self::build_async), waiting for it.
+    ///
+    /// # Errors
+    /// As [`build_async`](Self::build_async).
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn build(self) -> Result<GpuDevice, Error> {
+        pollster::block_on(self.build_async())
+    }
+
+    async fn all_adapters(&self) -> Vec<wgpu::Adapter> {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = self.backends;
+        descriptor.backend_options.noop.enable = self.backends == wgpu::Backends::NOOP;
+        let instance = wgpu::Instance::new(descriptor);
+        #[cfg(not(target_arch = "wasm32"))]
+        {
+            instance.enumerate_adapters(self.backends).await
+        }
+        // A browser shows one adapter, the one that fits what it is asked for.
+        #[cfg(target_arch = "wasm32")]
+        {
+            let options = wgpu::RequestAdapterOptions { power_preference: self.power_preference, ..Default::default() };
+            instance.request_adapter(&options).await.into_iter().collect()
+        }
+    }
+
+    fn rank(&self, info: &wgpu::AdapterInfo) -> (u8, u8) {
+        let low_power = self.power_preference == wgpu::PowerPreference::LowPower;
+        let class = match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => u8::from(low_power),
+            wgpu::DeviceType::IntegratedGpu => u8::from(!low_power),
+            wgpu::DeviceType::VirtualGpu => 2,
+            wgpu::DeviceType::Other => 3,
+            wgpu::DeviceType::Cpu => 4,
+        };
+        (class, u8::from(info.backend == wgpu::Backend::Gl))
+    }
+}
+
+impl fmt::Display for GpuDeviceBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "backends {:?}", self.backends)?;
+        match &self.adapter_name {
+            Some(name) => write!(f, " and a name with \"{name}\""),
+            None => Ok(()),
+        }
+    }
+}
+
+impl GpuDevice {
+    /// The best adapter there is: discrete before integrated before virtual before processor.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`], [`Error::RequestDevice`], [`Error::DeviceTooSmall`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn new() -> Result<Self, Error> {
+        Self::builder().build()
+    }
+
+    /// As [`new`](Self::new), without blocking; also in a browser.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub async fn new_async() -> Result<Self, Error> {
+        Self::builder().build_async().await
+    }
+
+    /// Chooses backend, adapter or power preference.
+    pub fn builder() -> GpuDeviceBuilder {
+        GpuDeviceBuilder {
+            backends: wgpu::Backends::all() - wgpu::Backends::NOOP,
+            adapter_name: None,
+            power_preference: wgpu::PowerPreference::HighPerformance,
+        }
+    }
+
+    /// A new device on this adapter, with all the limits that it offers.
+    ///
+    /// # Errors
+    /// [`Error::RequestDevice`], [`Error::DeviceTooSmall`].
+    pub async fn from_adapter(adapter: &wgpu::Adapter) -> Result<Self, Error> {
+        let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("gpu-layer-norm"),
+            required_features: adapter.features() & wanted,
+            required_limits: adapter.limits(),
+            ..Default::default()
+        };
+        let (device, queue) = adapter
+            .request_device(&descriptor)
+            .await
+            .map_err(|error| Error::RequestDevice { adapter: adapter.get_info().name, reason: error.to_string() })?;
+        let lost = Arc::new(OnceLock::new());
+        let told = Arc::clone(&lost);
+        device.set_device_lost_callback(move |reason, message| {
+            // A second loss tells nothing new.
+            let _ = told.set(format!("{reason:?}: {message}"));
+        });
+        Self::with_lost(adapter, device, queue, lost)
+    }
+
+    /// A caller's own device and queue. Nothing of the caller's is changed: no callback is set, no limit is asked for; plans
+    /// keep to the limits and features that the device has.
+    ///
+    /// # Errors
+    /// [`Error::DeviceTooSmall`] if the device cannot run compute shaders with two storage buffers.
+    pub fn from_wgpu(adapter: wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Result<Self, Error> {
+        Self::with_lost(&adapter, device, queue, Arc::default())
+    }
+
+    fn with_lost(
+        adapter: &wgpu::Adapter,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        lost: Arc<OnceLock<String>>,
+    ) -> Result<Self, Error> {
+        let info = adapter.get_info();
+        let limits = device.limits();
+        for (what, needed, actual) in [
+            ("storage buffers a shader", 2, limits.max_storage_buffers_per_shader_stage),
+            ("uniform buffers a shader", 1, limits.max_uniform_buffers_per_shader_stage),
+            ("invocations a workgroup", 1, limits.max_compute_invocations_per_workgroup),
+            ("workgroups a dispatch", 1, limits.max_compute_workgroups_per_dimension),
+        ] {
+            if actual < needed {
+                return Err(Error::DeviceTooSmall { what, needed: needed.into(), actual: actual.into() });
+            }
+        }
+        let capabilities = capabilities(&info, device.features(), &limits);
+        log::debug!("{} ({:?}): {capabilities:?}", info.name, info.backend);
+        let pipelines = Mutex::default();
+        Ok(Self { inner: Arc::new(Inner { info, device, queue, capabilities, pipelines, lost }) })
+    }
+
+    /// Name, backend and driver of the adapter.
+    pub fn adapter_info(&self) -> &wgpu::AdapterInfo {
+        &self.inner.info
+    }
+
+    /// What plans are made for.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.inner.capabilities
+    }
+
+    /// The wgpu device.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.inner.device
+    }
+
+    /// The wgpu queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.inner.queue
+    }
+
+    /// Number of pipelines compiled so far: one for each kernel variant that was needed.
+    pub fn pipeline_count(&self) -> usize {
+        self.pipelines().len()
+    }
+
+    pub(crate) fn pipelines(&self) -> std::sync::MutexGuard<'_, Pipelines> {
+        // A panic elsewhere leaves the cache as it was before or after an insertion; both are whole.
+        self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn check_same(&self, other: &Self, what: &'static str) -> Result<(), Error> {
+        if self.inner.device == other.inner.device { Ok(()) } else { Err(Error::ForeignDevice { what }) }
+    }
+
+    pub(crate) fn check_lost(&self) -> Result<(), Error> {
+        match self.inner.lost.get() {
+            Some(message) => Err(Error::DeviceLost { message: message.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs `work` with every error that wgpu raises in it caught and returned. `bytes` is what the work allocates.
+    ///
+    /// Natively the error is known at once. A browser tells later, when the call has returned: the error is then caught all
+    /// the same, and only logged by the browser.
+    pub(crate) fn scoped<T>(
+        &self,
+        operation: &'static str,
+        bytes: u64,
+        work: impl FnOnce(&wgpu::Device) -> T,
+    ) -> Result<T, Error> {
+        self.check_lost()?;
+        let device = &self.inner.device;
+        let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let value = work(device);
+        let errors = [ready(internal.pop()), ready(memory.pop()), ready(validation.pop())];
+        self.check_lost()?;
+        match errors.into_iter().flatten().next() {
+            None => Ok(value),
+            Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::OutOfMemory { operation, bytes }),
+            Some(error) => Err(Error::Wgpu { operation, message: error.to_string() }),
+        }
+    }
+
+    pub(crate) fn create_buffer(
+        &self,
+        label: &'static str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer, Error> {
+        self.create(label, bytes, usage, None)
+    }
+
+    pub(crate) fn create_buffer_with(
+        &self,
+        label: &'static str,
+        usage: wgpu::BufferUsages,
+        contents: &[u8],
+    ) -> Result<wgpu::Buffer, Error> {
+        self.create(label, contents.len() as u64, usage, Some(contents))
+    }
+
+    fn create(
+        &self,
+        label: &'static str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+        contents: Option<&[u8]>,
+    ) -> Result<wgpu::Buffer, Error> {
+        let max = self.inner.capabilities.max_buffer_bytes;
+        if bytes > max {
+            return Err(Error::BufferSize { bytes, max });
+        }
+        // An empty tensor has a buffer too, though none of it is ever used.
+        let size = bytes.next_multiple_of(4).max(4);
+        self.scoped(label, size, |device| {
+            let descriptor =
+                wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: contents.is_some() };
+            let buffer = device.create_buffer(&descriptor);
+            if let Some(contents) = contents {
+                // This fails if the buffer could not be made, which the scope reports.
+                if let Ok(mut view) = buffer.get_mapped_range_mut(..) {
+                    view.slice(..contents.len()).copy_from_slice(contents);
+                }
+                buffer.unmap();
+            }
+            buffer
+        })
+    }
+
+    /// Waits until everything submitted is done.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn wait(&self) -> Result<(), Error> {
+        // wgpu panics where a device is lost while it is waited for; that must not end the caller.
+        let device = &self.inner.device;
+        let poll = || device.poll(wgpu::PollType::wait_indefinitely());
+        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll));
+        self.check_lost()?;
+        match polled {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Error::DeviceLost { message: error.to_string() }),
+            Err(_) => Err(Error::DeviceLost { message: "wgpu gave up waiting".into() }),
+        }
+    }
+}
+
+impl fmt::Debug for GpuDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GpuDevice").field("adapter", &self.inner.info.name).finish_non_exhaustive()
+    }
+}
+
+/// The value of a future that is ready at once; `None` if it is not.
+fn ready<T>(future: impl Future<Output = Option<T>>) -> Option<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => None,
+    }
+}
+
+fn capabilities(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgpu::Limits) -> Capabilities {
+    let subgroups = SubgroupSizes { min: info.subgroup_min_size, max: info.subgroup_max_size };
+    // Kernels count on powers of two from 4 up.
+    let usable = subgroups.min >= 4
+        && subgroups.max >= subgroups.min
+        && subgroups.min.is_power_of_two()
+        && subgroups.max.is_power_of_two();
+    Capabilities {
+        class: match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => AdapterClass::Discrete,
+            wgpu::DeviceType::IntegratedGpu => AdapterClass::Integrated,
+            wgpu::DeviceType::Cpu => AdapterClass::Cpu,
+            wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => AdapterClass::Other,
+        },
+        subgroups: (usable && features.contains(wgpu::Features::SUBGROUP)).then_some(subgroups),
+        dialect: if info.backend == wgpu::Backend::BrowserWebGpu { Dialect::Browser } else { Dialect::Naga },
+        max_invocations_per_workgroup: limits
+            .max_compute_invocations_per_workgroup
+            .min(limits.max_compute_workgroup_size_x),
+        max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
+        max_workgroup_storage: limits.max_compute_workgroup_storage_size,
+        max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+        max_binding_bytes: limits.max_storage_buffer_binding_size,
+        max_buffer_bytes: limits.max_buffer_size,
+        storage_offset_alignment: limits.min_storage_buffer_offset_alignment,
+    }
+}

@@ -1,0 +1,28 @@
+//! From a problem to a plan, without a GPU.
+//!
+//! A [`Problem`] says what is to be computed, [`Capabilities`] what the adapter offers. [`Plan::new`] turns the two into
+//! a [`Plan`]: plain data that can be printed, compared, or run by an engine with a dispatcher of its own. Nothing here
+//! touches a wgpu object.
+//!
+//! ```
+//! use gpu_layer_norm::kernel::{Affine, Capabilities, Plan, Problem, Strategy};
+//!
+//! let problem = Problem::new(4096, 768)?.affine(Affine::WeightAndBias);
+//! let plan = Plan::new(&problem, &Capabilities::webgpu_baseline())?;
+//! assert_eq!(plan.strategy(), Strategy::Resident);
+//! println!("{plan}");
+//! println!("{}", plan.kernels()[0].wgsl());
+//! # Ok::<(), gpu_layer_norm::Error>(())
+//! ```
+
+mod capabilities;
+mod params;
+mod plan;
+mod problem;
+mod source;
+
+pub use capabilities::{AdapterClass, Capabilities, Dialect, SubgroupSizes};
+pub use params::Params;
+pub use plan::{Chunk, Dispatch, Geometry, MAX_TURNS, Plan, Strategy};
+pub use problem::{Affine, MAX_WIDTH, Problem, Variance};
+pub use source::{Access, BindingRole, ENTRY_POINT, Entry, Kernel, Reduction, Unit};

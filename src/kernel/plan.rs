@@ -1,0 +1,493 @@
+use std::fmt;
+use std::ops::Range;
+
+use super::{
+    Access, AdapterClass, Capabilities, Entry, Kernel, Params, Problem, Reduction, SubgroupSizes, Unit, Variance,
+};
+use crate::Error;
+
+/// The most turns that a plan lets one loop over a span take.
+///
+/// Mesa's llvmpipe (seen in 22.3) ends an invocation's loops, all taken together, after 65,535 turns and goes on with a
+/// wrong result. A kernel goes over its span at most six times.
+pub const MAX_TURNS: u32 = 8192;
+
+/// The most segments of a row that one invocation merges; six loops over them and one over the span stay below 65,535.
+const MAX_MERGE_TURNS: u32 = 4096;
+
+/// Elements that one invocation may hold in registers.
+const MAX_HELD: u32 = 128;
+
+/// How the rows are worked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Strategy {
+    /// A row is read once and held in registers.
+    Resident,
+    /// A row is read again in each pass over it, from cache.
+    Streaming,
+    /// A row is cut into segments that are measured apart, then merged and normalized in a second pass.
+    Split,
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Resident => "resident",
+            Self::Streaming => "streaming",
+            Self::Split => "split",
+        })
+    }
+}
+
+/// The choices that a plan makes, apart from what they follow to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Geometry {
+    /// Registers or memory. In strategy split, for the first pass; the second always reads from memory.
+    pub access: Access,
+    /// Sums across invocations.
+    pub reduction: Reduction,
+    /// Invocations that share a span; a power of two.
+    pub lanes: u32,
+    /// Spans in a workgroup.
+    pub spans_per_workgroup: u32,
+    /// Elements of a segment, a multiple of 4 · lanes; `None` leaves rows whole.
+    pub segment_width: Option<u32>,
+}
+
+impl Geometry {
+    /// The strategy that this geometry belongs to.
+    pub const fn strategy(&self) -> Strategy {
+        match (self.segment_width, self.access) {
+            (Some(_), _) => Strategy::Split,
+            (None, Access::Held) => Strategy::Resident,
+            (None, Access::Reread) => Strategy::Streaming,
+        }
+    }
+}
+
+/// One dispatch of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dispatch {
+    /// Index into [`Plan::kernels`].
+    pub kernel: usize,
+    /// Workgroups along x, y and z.
+    pub workgroups: [u32; 3],
+    /// The content of binding 0.
+    pub params: Params,
+}
+
+/// Rows that one set of bindings covers, and the dispatches that normalize them, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chunk {
+    /// The rows.
+    pub rows: Range<u64>,
+    /// The part of the input, and of the output, to bind: bytes, the start aligned as the device asks.
+    pub bytes: Range<u64>,
+    /// What to run.
+    pub dispatches: Vec<Dispatch>,
+}
+
+/// How a problem is solved on a device: kernels, and for each chunk of rows the dispatches with their parameters.
+///
+/// To run a plan, bind for each chunk [`Chunk::bytes`] of input and output, all of weight and bias, and a scratch buffer of
+/// [`Plan::scratch_bytes`] as [`BindingRole::Partials`](super::BindingRole::Partials), to the numbers that
+/// [`Kernel::bindings`] names; then run the dispatches in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    problem: Problem,
+    geometry: Geometry,
+    kernels: Vec<Kernel>,
+    chunks: Vec<Chunk>,
+    scratch_bytes: u64,
+}
+
+impl Plan {
+    /// The plan that ranks first for this problem on such a device.
+    ///
+    /// # Errors
+    /// [`Error::RowSize`] if a row does not fit a binding, [`Error::DeviceTooSmall`] if the device binds too few
+    /// buffers, [`Error::Geometry`] if no candidate can run.
+    pub fn new(problem: &Problem, capabilities: &Capabilities) -> Result<Self, Error> {
+        Self::first(problem, capabilities, candidates(problem, capabilities))
+    }
+
+    /// The plan that ranks first among those of one strategy.
+    ///
+    /// # Errors
+    /// [`Error::Strategy`] if none of them can run, and as [`Plan::new`].
+    pub fn with_strategy(problem: &Problem, capabilities: &Capabilities, strategy: Strategy) -> Result<Self, Error> {
+        let candidates = candidates(problem, capabilities).into_iter().filter(|g| g.strategy() == strategy);
+        Self::first(problem, capabilities, candidates).map_err(|error| match error {
+            Error::Geometry { reason } => Error::Strategy { strategy, width: problem.width(), reason },
+            other => other,
+        })
+    }
+
+    /// The plan with this geometry.
+    ///
+    /// # Errors
+    /// [`Error::Geometry`] if the geometry cannot run this problem on such a device, and as [`Plan::new`].
+    pub fn with_geometry(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -> Result<Self, Error> {
+        let kernels = kernels(problem, capabilities, geometry)?;
+        let segments = u64::from(kernels[0].segments());
+        let rows_per_chunk = rows_per_chunk(problem, capabilities, &kernels)?;
+        let mut chunks = Vec::new();
+        let mut first = 0;
+        while first < problem.rows() {
+            let last = problem.rows().min(first + rows_per_chunk);
+            chunks.push(chunk(problem, capabilities, &kernels, first..last));
+            first = last;
+        }
+        let scratch_bytes = if segments > 1 { rows_per_chunk.min(problem.rows()) * segments * 16 } else { 0 };
+        Ok(Self { problem: *problem, geometry, kernels, chunks, scratch_bytes })
+    }
+
+    fn first(
+        problem: &Problem,
+        capabilities: &Capabilities,
+        candidates: impl IntoIterator<Item = Geometry>,
+    ) -> Result<Self, Error> {
+        let mut reason = String::from("no geometry of this strategy fits the row");
+        for geometry in candidates {
+            match Self::with_geometry(problem, capabilities, geometry) {
+                Err(Error::Geometry { reason: found }) => reason = found,
+                decided => return decided,
+            }
+        }
+        Err(Error::Geometry { reason })
+    }
+
+    /// What the plan computes.
+    pub fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
+    /// The choices it rests on.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// How it works on the rows.
+    pub fn strategy(&self) -> Strategy {
+        self.geometry.strategy()
+    }
+
+    /// The kernels it runs; [`Dispatch::kernel`] is an index into this.
+    pub fn kernels(&self) -> &[Kernel] {
+        &self.kernels
+    }
+
+    /// The chunks of rows, in order; none if there are no rows.
+    pub fn chunks(&self) -> &[Chunk] {
+        &self.chunks
+    }
+
+    /// Bytes of the scratch buffer for the moments of segments; 0 if the plan needs none. Chunks may share it.
+    pub fn scratch_bytes(&self) -> u64 {
+        self.scratch_bytes
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Geometry { access, reduction, lanes, spans_per_workgroup, .. } = self.geometry;
+        let kernel = &self.kernels[0];
+        write!(
+            f,
+            "{}: {} × {} f32, {:?}, {:?} variance, eps {:e}; {lanes} lanes a span, {spans_per_workgroup} spans a \
+             workgroup, {access:?}, reduction {reduction:?}, {:?} access, {} turns",
+            self.strategy(),
+            self.problem.rows(),
+            self.problem.width(),
+            self.problem.affine_kind(),
+            self.problem.variance_kind(),
+            self.problem.eps_value(),
+            kernel.unit,
+            kernel.turns(),
+        )?;
+        if kernel.segments() > 1 {
+            write!(f, "; {} segments of {} elements", kernel.segments(), kernel.segment_width)?;
+        }
+        for chunk in &self.chunks {
+            write!(f, "\n  rows {}..{}:", chunk.rows.start, chunk.rows.end)?;
+            for (i, dispatch) in chunk.dispatches.iter().enumerate() {
+                let [x, y, z] = dispatch.workgroups;
+                let entry = self.kernels[dispatch.kernel].entry;
+                write!(f, "{} {entry:?} {x}×{y}×{z}", if i == 0 { "" } else { " then" })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The kernels of a geometry, each of them fit for the device.
+fn kernels(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -> Result<Vec<Kernel>, Error> {
+    let refuse = |reason: String| Err(Error::Geometry { reason });
+    let Geometry { access, reduction, lanes, spans_per_workgroup, segment_width } = geometry;
+    if !lanes.is_power_of_two() || spans_per_workgroup == 0 {
+        return refuse(format!(
+            "{lanes} lanes and {spans_per_workgroup} spans a workgroup; lanes must be a power of two, spans at least 1"
+        ));
+    }
+    let max = capabilities.max_invocations_per_workgroup;
+    if lanes.checked_mul(spans_per_workgroup).is_none_or(|size| size > max) {
+        return refuse(format!("{lanes} lanes × {spans_per_workgroup} spans is over {max} invocations a workgroup"));
+    }
+    let fits = match (reduction, capabilities.subgroups) {
+        (Reduction::Lane, _) => lanes == 1,
+        (Reduction::Workgroup, _) => true,
+        (_, None) => false,
+        (Reduction::Subgroup, Some(sizes)) => lanes <= sizes.min,
+        (Reduction::SubgroupThenWorkgroup, Some(sizes)) => spans_per_workgroup == 1 && lanes >= sizes.max,
+    };
+    if !fits {
+        return refuse(format!(
+            "reduction {reduction:?} does not do for {lanes} lanes and {spans_per_workgroup} spans with subgroups {:?}",
+            capabilities.subgroups
+        ));
+    }
+    let whole = |segment_width: u32| {
+        segment_width == 0 || !segment_width.is_multiple_of(4 * lanes) || segment_width >= problem.width()
+    };
+    if segment_width.is_some_and(whole) {
+        return refuse(format!(
+            "segments of {segment_width:?} elements must be a multiple of {} and below the width {}",
+            4 * lanes,
+            problem.width()
+        ));
+    }
+    let kernel = Kernel {
+        entry: Entry::Row,
+        unit: Unit::for_width(problem.width()),
+        access,
+        reduction,
+        affine: problem.affine_kind(),
+        width: problem.width(),
+        segment_width: segment_width.unwrap_or(problem.width()),
+        lanes,
+        spans_per_workgroup,
+        dialect: capabilities.dialect,
+    };
+    let kernels = if segment_width.is_some() {
+        // What the first pass does not depend on is left out of its key.
+        let partial = Kernel { entry: Entry::Partial, affine: super::Affine::None, ..kernel };
+        vec![partial, Kernel { entry: Entry::Merge, access: Access::Reread, ..kernel }]
+    } else {
+        vec![kernel]
+    };
+    let held = kernel.turns() * kernel.unit.elements();
+    if access == Access::Held && held > MAX_HELD {
+        return refuse(format!("an invocation would hold {held} elements, it can hold {MAX_HELD}"));
+    }
+    if kernel.turns() > MAX_TURNS {
+        return refuse(format!("a loop of {} turns, the most is {MAX_TURNS}", kernel.turns()));
+    }
+    if kernel.segments().div_ceil(lanes) > MAX_MERGE_TURNS {
+        return refuse(format!(
+            "{} segments for {lanes} lanes, the most a lane is {MAX_MERGE_TURNS}",
+            kernel.segments()
+        ));
+    }
+    if kernel.workgroup_storage() > capabilities.max_workgroup_storage {
+        return refuse(format!(
+            "{} bytes of workgroup memory, the device has {}",
+            kernel.workgroup_storage(),
+            capabilities.max_workgroup_storage
+        ));
+    }
+    // All roles but the parameters are storage buffers.
+    let storage = kernels.iter().map(|kernel| kernel.bindings().len() - 1).max().unwrap_or(0) as u32;
+    let allowed = capabilities.max_storage_buffers;
+    if storage > allowed {
+        if segment_width.is_none() {
+            return Err(Error::DeviceTooSmall {
+                what: "storage buffers a shader",
+                needed: storage.into(),
+                actual: allowed.into(),
+            });
+        }
+        return refuse(format!("{storage} storage buffers, the device allows {allowed} a shader"));
+    }
+    Ok(kernels)
+}
+
+/// Rows that one set of bindings can cover.
+fn rows_per_chunk(problem: &Problem, capabilities: &Capabilities, kernels: &[Kernel]) -> Result<u64, Error> {
+    let kernel = &kernels[0];
+    let (segments, unit) = (u64::from(kernel.segments()), u64::from(kernel.unit.elements()));
+    // A chunk begins anywhere, its binding at the aligned place before.
+    let alignment = u64::from(capabilities.storage_offset_alignment.max(16));
+    let room = capabilities.max_binding_bytes.saturating_sub(alignment);
+    let by_binding = room / problem.row_bytes();
+    if by_binding == 0 {
+        return Err(Error::RowSize { bytes: problem.row_bytes() + alignment, max: capabilities.max_binding_bytes });
+    }
+    // Unit indices, and span indices rounded up to whole workgroups, are u32.
+    let dimension = u64::from(dispatch_dimension(capabilities));
+    let most = u64::from(u32::MAX) - dimension;
+    let by_index = (most - alignment) / (u64::from(problem.width()) / unit);
+    let spans_per_workgroup = u64::from(kernel.spans_per_workgroup);
+    let spans = most.min(dimension.saturating_mul(dimension).saturating_mul(spans_per_workgroup)) - spans_per_workgroup;
+    let by_spans = spans / segments;
+    let by_scratch = if segments > 1 { capabilities.max_binding_bytes / (segments * 16) } else { u64::MAX };
+    match by_binding.min(by_index).min(by_spans).min(by_scratch) {
+        0 => Err(Error::Geometry {
+            reason: format!("{segments} segments of one row are over what the device can dispatch or bind at once"),
+        }),
+        rows => Ok(rows),
+    }
+}
+
+/// Workgroups along x at most. A second dimension rounds their number up by less than this, which must not overflow u32.
+fn dispatch_dimension(capabilities: &Capabilities) -> u32 {
+    capabilities.max_workgroups_per_dimension.min(1 << 20)
+}
+
+fn chunk(problem: &Problem, capabilities: &Capabilities, kernels: &[Kernel], rows: Range<u64>) -> Chunk {
+    let kernel = &kernels[0];
+    let start = rows.start * problem.row_bytes();
+    let alignment = u64::from(capabilities.storage_offset_alignment.max(16));
+    let bound = start - start % alignment;
+    let base = ((start - bound) / (4 * u64::from(kernel.unit.elements()))) as u32;
+    let spans = ((rows.end - rows.start) * u64::from(kernel.segments())) as u32;
+    let workgroups = spans.div_ceil(kernel.spans_per_workgroup);
+    let x = workgroups.min(dispatch_dimension(capabilities));
+    let params = Params {
+        spans,
+        workgroups,
+        workgroups_x: x,
+        input_base: base,
+        output_base: base,
+        eps: problem.eps_value(),
+        variance_factor: problem.variance_factor(),
+        reserved: 0,
+    };
+    let dispatches = (0..kernels.len())
+        .map(|kernel| Dispatch { kernel, workgroups: [x, workgroups.div_ceil(x), 1], params })
+        .collect();
+    Chunk { bytes: bound..rows.end * problem.row_bytes(), rows, dispatches }
+}
+
+/// The geometries that may run a problem, best first. Not all of them can; [`kernels`] tells.
+fn candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry> {
+    match capabilities.class {
+        AdapterClass::Cpu => cpu_candidates(problem, capabilities),
+        AdapterClass::Discrete | AdapterClass::Integrated | AdapterClass::Other => {
+            gpu_candidates(problem, capabilities)
+        }
+    }
+}
+
+/// The reduction that costs least for so many lanes, and the spans that may then share a workgroup of `size`.
+fn reduction_for(lanes: u32, size: u32, subgroups: Option<SubgroupSizes>) -> (Reduction, u32) {
+    let spans = (size / lanes).max(1);
+    match subgroups {
+        _ if lanes == 1 => (Reduction::Lane, spans),
+        Some(sizes) if lanes <= sizes.min => (Reduction::Subgroup, spans),
+        Some(sizes) if lanes >= sizes.max => (Reduction::SubgroupThenWorkgroup, 1),
+        _ => (Reduction::Workgroup, spans),
+    }
+}
+
+/// On a processor a barrier costs more than the arithmetic: one invocation takes a row or a segment, or the lanes of one
+/// subgroup share it. What needs barriers stands last, for devices that leave nothing else.
+fn cpu_candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry> {
+    // Rows below this are too few to keep every core busy.
+    const FEW_ROWS: u64 = 16;
+    // A row as short as this is not worth cutting.
+    const SHORT: u32 = 4096;
+    // Registers are an array in memory: only the shortest rows gain from them.
+    const HELD: u32 = 16;
+
+    let width = problem.width();
+    let subgroup = capabilities.subgroups.map_or(1, |sizes| sizes.min);
+    let size = capabilities.subgroups.map_or(8, |sizes| sizes.max).min(capabilities.max_invocations_per_workgroup);
+    let whole = |access, lanes| {
+        let (reduction, spans_per_workgroup) = reduction_for(lanes, size, capabilities.subgroups);
+        Geometry { access, reduction, lanes, spans_per_workgroup, segment_width: None }
+    };
+    let streaming = [1, subgroup].map(|lanes| whole(Access::Reread, lanes));
+    let resident = [1, subgroup].map(|lanes| whole(Access::Held, lanes));
+    let split = [1, subgroup].map(|lanes| {
+        // Enough segments for every core, none longer than the longest loop.
+        let unit = Unit::for_width(width).elements();
+        let wanted = 64_u64.div_ceil(problem.rows().max(1)).max(2) as u32;
+        let segments = wanted.max(width.div_ceil(MAX_TURNS / 2 * lanes * unit));
+        Geometry { segment_width: Some(segment_width(width, segments, lanes)), ..whole(Access::Reread, lanes) }
+    });
+    let barriers = [64, 256].into_iter().flat_map(|lanes| [whole(Access::Held, lanes), whole(Access::Reread, lanes)]);
+
+    let order = if problem.rows() < FEW_ROWS && width > SHORT {
+        [split, streaming, resident]
+    } else if width <= HELD {
+        [resident, streaming, split]
+    } else {
+        [streaming, split, resident]
+    };
+    order.into_iter().flatten().chain(barriers).collect()
+}
+
+/// On a GPU: lanes by width as NVIDIA's best practice has them, registers while the row fits, several workgroups a row
+/// where the rows are too few to fill the device.
+fn gpu_candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry> {
+    const WORKGROUP: u32 = 128;
+    // Workgroups that fill the largest device.
+    const FILL: u64 = 512;
+    // A row longer than this is worth cutting when there are too few of them.
+    const LONG: u32 = 16_384;
+    const SPLIT_LANES: u32 = 256;
+
+    let width = problem.width();
+    let first = match width {
+        0..=64 => 8,
+        65..=128 => 16,
+        129..=3072 => 32,
+        3073..=6144 => 64,
+        6145..=16_384 => 128,
+        _ => 256,
+    };
+    let max = capabilities.max_invocations_per_workgroup;
+    let ladder = || std::iter::successors(Some(first), |lanes| Some(lanes * 2)).take_while(move |&lanes| lanes <= max);
+    let whole = |access, lanes: u32| {
+        let (reduction, spans_per_workgroup) =
+            reduction_for(lanes, WORKGROUP.max(lanes).min(max), capabilities.subgroups);
+        Geometry { access, reduction, lanes, spans_per_workgroup, segment_width: None }
+    };
+    let resident = ladder().filter(|&lanes| lanes <= 256).map(|lanes| whole(Access::Held, lanes));
+    let streaming = ladder().map(|lanes| whole(Access::Reread, lanes));
+    let split = [SPLIT_LANES, WORKGROUP, 32, 8].into_iter().filter(|&lanes| lanes <= max).flat_map(|lanes| {
+        let wanted = FILL.div_ceil(problem.rows().max(1)).max(2) as u32;
+        // Segments shorter than this spend more on merging than they save.
+        let worthwhile = (width / 4096).max(2);
+        let segment_width = segment_width(width, wanted.min(worthwhile), lanes);
+        [Access::Held, Access::Reread]
+            .map(|access| Geometry { segment_width: Some(segment_width), ..whole(access, lanes) })
+    });
+    if width > LONG && problem.rows() < FILL / 2 {
+        split.chain(resident).chain(streaming).collect()
+    } else {
+        resident.chain(streaming).chain(split).collect()
+    }
+}
+
+/// The width of so many segments, rounded up so that vectors and lanes come out even.
+fn segment_width(width: u32, segments: u32, lanes: u32) -> u32 {
+    width.div_ceil(segments).next_multiple_of(4 * lanes)
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let variance = match self.variance_kind() {
+            Variance::Biased => "biased",
+            Variance::Unbiased => "unbiased",
+        };
+        write!(
+            f,
+            "{} rows of {} f32, affine {:?}, {variance} variance, eps {:e}",
+            self.rows(),
+            self.width(),
+            self.affine_kind(),
+            self.eps_value()
+        )
+    }
+}

@@ -1,0 +1,254 @@
+//! What the tests, the accuracy table and the benchmarks share: adapters, data, comparison with the f64 reference.
+#![allow(dead_code, reason = "each binary that includes this uses a part of it")]
+
+use std::fmt;
+
+use gpu_layer_norm::kernel::{Access, Geometry, Kernel, Problem, Reduction};
+use gpu_layer_norm::{
+    Affine, Capabilities, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Plan, Strategy, Tensor, Variance,
+    reference, wgpu,
+};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_distr::StandardNormal;
+
+pub const STRATEGIES: [Strategy; 3] = [Strategy::Resident, Strategy::Streaming, Strategy::Split];
+pub const AFFINES: [Affine; 3] = [Affine::None, Affine::Weight, Affine::WeightAndBias];
+
+/// An adapter by the short name that it has in this project: `lavapipe`, `swiftshader`, `gl`, or its own name.
+pub fn short_name(info: &wgpu::AdapterInfo) -> String {
+    match info.backend {
+        wgpu::Backend::Gl => "gl".into(),
+        wgpu::Backend::Vulkan if info.driver == "llvmpipe" => "lavapipe".into(),
+        wgpu::Backend::Vulkan if info.name.contains("SwiftShader") => "swiftshader".into(),
+        backend => format!("{} {backend}", info.name),
+    }
+}
+
+/// A device on every adapter there is, by short name; two adapters of one name count once.
+pub fn devices() -> Vec<(String, GpuDevice)> {
+    let mut devices: Vec<(String, GpuDevice)> = Vec::new();
+    for adapter in pollster::block_on(GpuDevice::builder().adapters()) {
+        let name = short_name(&adapter.get_info());
+        if devices.iter().any(|(known, _)| *known == name) {
+            continue;
+        }
+        match pollster::block_on(GpuDevice::from_adapter(&adapter)) {
+            Ok(device) => devices.push((name, device)),
+            Err(error) => println!("adapter {name} cannot run this crate: {error}"),
+        }
+    }
+    devices
+}
+
+/// Elements that one case may have on this adapter: some are slow.
+pub fn element_budget(name: &str) -> usize {
+    match name {
+        "swiftshader" => 1 << 17,
+        _ => 1 << 20,
+    }
+}
+
+/// What the rows are made of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Data {
+    /// Normally distributed with this mean and standard deviation.
+    Normal { mean: f32, std: f32 },
+    /// Standard normal, but for the first element of each row.
+    Outlier { first: f32 },
+}
+
+impl Data {
+    pub const STANDARD: Self = Self::Normal { mean: 0.0, std: 1.0 };
+
+    pub fn values(self, rows: usize, width: usize, seed: u64) -> Vec<f32> {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut normal = || rng.sample::<f32, _>(StandardNormal);
+        match self {
+            Self::Normal { mean, std } => (0..rows * width).map(|_| mean + std * normal()).collect(),
+            Self::Outlier { first } => {
+                (0..rows * width).map(|i| if i % width == 0 { first } else { normal() }).collect()
+            }
+        }
+    }
+}
+
+/// The data of the accuracy table.
+pub const ACCURACY_DATA: [Data; 6] = [
+    Data::Normal { mean: 0.0, std: 1.0 },
+    Data::Normal { mean: 1e2, std: 1.0 },
+    Data::Normal { mean: 1e2, std: 0.01 },
+    Data::Normal { mean: 1e6, std: 1.0 },
+    Data::Normal { mean: -1e6, std: 1.0 },
+    Data::Outlier { first: 1e4 },
+];
+
+impl fmt::Display for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Normal { mean, std } => write!(f, "mean/std {:e}", mean / std),
+            Self::Outlier { first } => write!(f, "first element {first:e}"),
+        }
+    }
+}
+
+/// A case: what is computed, with the answer.
+pub struct Case {
+    pub rows: usize,
+    pub width: usize,
+    pub eps: f32,
+    pub variance: Variance,
+    pub input: Vec<f32>,
+    pub weight: Vec<f32>,
+    pub bias: Vec<f32>,
+    /// x̂ in f64.
+    pub normalized: Vec<f64>,
+}
+
+impl Case {
+    pub fn new(rows: usize, width: usize, data: Data, seed: u64) -> Self {
+        Self::with_values(rows, width, data.values(rows, width, seed), seed)
+    }
+
+    pub fn with_values(rows: usize, width: usize, input: Vec<f32>, seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed);
+        let weight = (0..width).map(|_| rng.random_range(0.5..1.5)).collect();
+        let bias = (0..width).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let (eps, variance) = (1e-5, Variance::Biased);
+        let normalized = reference::layer_norm(&input, width, None, None, f64::from(eps), false);
+        Self { rows, width, eps, variance, input, weight, bias, normalized }
+    }
+
+    pub fn eps(self, eps: f32) -> Self {
+        Self { eps, ..self }.recomputed()
+    }
+
+    pub fn variance(self, variance: Variance) -> Self {
+        Self { variance, ..self }.recomputed()
+    }
+
+    fn recomputed(self) -> Self {
+        let unbiased = self.variance == Variance::Unbiased;
+        let normalized = reference::layer_norm(&self.input, self.width, None, None, f64::from(self.eps), unbiased);
+        Self { normalized, ..self }
+    }
+
+    pub fn config(&self, affine: Affine) -> LayerNormConfig {
+        LayerNormConfig::new(self.width).affine(affine).eps(self.eps).variance(self.variance)
+    }
+
+    pub fn problem(&self, affine: Affine) -> Problem {
+        self.config(affine).problem(self.rows as u64).expect("the case is valid")
+    }
+
+    pub fn tensor(&self) -> Tensor {
+        Tensor::from_f32([self.rows, self.width], self.input.clone()).expect("the case is whole")
+    }
+
+    pub fn layer(&self, device: &GpuDevice, affine: Affine) -> Result<GpuLayerNorm, Error> {
+        let layer = GpuLayerNorm::new(device, &self.config(affine))?;
+        if affine.has_weight() {
+            layer.set_weight(&Tensor::from_f32([self.width], self.weight.clone())?)?;
+        }
+        if affine.has_bias() {
+            layer.set_bias(&Tensor::from_f32([self.width], self.bias.clone())?)?;
+        }
+        Ok(layer)
+    }
+
+    /// Runs the case with a plan.
+    pub fn run(&self, device: &GpuDevice, affine: Affine, plan: Plan) -> Result<Vec<f32>, Error> {
+        let layer = self.layer(device, affine)?;
+        let input = GpuTensor::upload(device, &self.tensor())?;
+        let output = GpuTensor::zeros(device, input.shape())?;
+        let prepared = layer.prepare_plan(device, plan, &input, &output)?;
+        let mut encoder = device.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        prepared.encode(&mut encoder);
+        device.queue().submit([encoder.finish()]);
+        Ok(output.download()?.into_values())
+    }
+
+    /// Compares an output with the reference.
+    pub fn compare(&self, affine: Affine, output: &[f32]) -> Result<Worst, String> {
+        if output.len() != self.normalized.len() {
+            return Err(format!("{} values in place of {}", output.len(), self.normalized.len()));
+        }
+        let bound = error_bound(self.width);
+        let mut worst = Worst::default();
+        for (i, (&y, &normalized)) in output.iter().zip(&self.normalized).enumerate() {
+            let weight = if affine.has_weight() { f64::from(self.weight[i % self.width]) } else { 1.0 };
+            let bias = if affine.has_bias() { f64::from(self.bias[i % self.width]) } else { 0.0 };
+            let expected = normalized * weight + bias;
+            let error = (f64::from(y) - expected).abs();
+            // What the affine map itself rounds: the product and the sum, half a unit in the last place each.
+            let affine_rounding = if affine == Affine::None {
+                0.0
+            } else {
+                f64::from(f32::EPSILON) / 2.0 * ((normalized * weight).abs() + expected.abs())
+            };
+            let scaled = (error - affine_rounding).max(0.0) / (weight * scale(normalized));
+            // Written so that NaN does not pass.
+            if !(scaled <= bound) {
+                return Err(format!(
+                    "row {} element {}: {y:e} in place of {expected:e}, {scaled:e} off where {bound:e} is allowed",
+                    i / self.width,
+                    i % self.width
+                ));
+            }
+            worst.scaled = worst.scaled.max(scaled);
+            worst.absolute = worst.absolute.max(error);
+        }
+        Ok(worst)
+    }
+}
+
+/// How far an output was off at most.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Worst {
+    /// |x̂ − x̂_f64|, for |x̂| above 8 relative to |x̂|.
+    pub scaled: f64,
+    /// |y − y_f64|
+    pub absolute: f64,
+}
+
+/// The largest error allowed in x̂.
+pub fn error_bound(width: usize) -> f64 {
+    if width <= 65_536 { 1e-6 } else { 2e-6 }
+}
+
+/// What the bound is multiplied by: absolute up to |x̂| = 8, which no ordinary row reaches. An outlier has x̂ up to √width, and
+/// f32 numbers near 256 lie 3e-5 apart, so beyond 8 the bound is relative.
+fn scale(normalized: f64) -> f64 {
+    if normalized.abs() <= 8.0 { 1.0 } else { normalized.abs() }
+}
+
+/// Every geometry worth running on a device: each access, each reduction that the device has, rows whole and split.
+pub fn geometries(problem: &Problem, capabilities: &Capabilities) -> Vec<Plan> {
+    let mut shapes = vec![(Reduction::Lane, 1, 1), (Reduction::Lane, 1, 64)];
+    shapes.extend([(Reduction::Workgroup, 2, 8), (Reduction::Workgroup, 16, 4), (Reduction::Workgroup, 64, 1)]);
+    if let Some(sizes) = capabilities.subgroups {
+        shapes.extend([
+            (Reduction::Subgroup, 2, sizes.max),
+            (Reduction::Subgroup, sizes.min, 1),
+            (Reduction::Subgroup, sizes.min, 128 / sizes.min),
+            (Reduction::SubgroupThenWorkgroup, sizes.max, 1),
+            (Reduction::SubgroupThenWorkgroup, 128.max(sizes.max), 1),
+        ]);
+    }
+    let mut plans = Vec::new();
+    for (reduction, lanes, spans_per_workgroup) in shapes {
+        for access in [Access::Held, Access::Reread] {
+            let third = (problem.width() / 3).next_multiple_of(4 * lanes);
+            for segment_width in [None, Some(4 * lanes), Some(third)] {
+                let geometry = Geometry { access, reduction, lanes, spans_per_workgroup, segment_width };
+                plans.extend(Plan::with_geometry(problem, capabilities, geometry).ok());
+            }
+        }
+    }
+    plans
+}
+
+/// Every kernel that these plans run.
+pub fn kernels(plans: impl IntoIterator<Item = Plan>) -> impl Iterator<Item = Kernel> {
+    plans.into_iter().flat_map(|plan| plan.kernels().to_vec())
+}

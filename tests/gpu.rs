@@ -1,0 +1,509 @@
+//! Results on every adapter there is, against the f64 reference. `GPU_LAYER_NORM_ADAPTERS=lavapipe,swiftshader,gl` names
+//! adapters that must be there: a missing one fails.
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::{AFFINES, Case, Data, STRATEGIES, devices, element_budget, error_bound, geometries};
+use gpu_layer_norm::kernel::{ENTRY_POINT, Geometry, Kernel, Problem};
+use gpu_layer_norm::{
+    Affine, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Plan, Tensor, Variance, reference, wgpu,
+};
+use libtest_mimic::{Arguments, Failed, Trial};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngSeed, TestRunner};
+
+type Outcome = Result<(), Failed>;
+
+fn main() {
+    let _ = env_logger::try_init();
+    let arguments = Arguments::from_args();
+    let devices = devices();
+    let mut trials = Vec::new();
+    for (name, device) in &devices {
+        println!("adapter {name}: {} ({:?})", device.adapter_info().name, device.adapter_info().backend);
+        let mut add = |what: &str, test: fn(&str, &GpuDevice) -> Outcome| {
+            let (name, device) = (name.clone(), device.clone());
+            trials.push(Trial::test(format!("{name}: {what}"), move || {
+                let start = std::time::Instant::now();
+                let outcome = test(&name, &device);
+                log::info!("{name}: {what}: {:.1} s", start.elapsed().as_secs_f64());
+                outcome
+            }));
+        };
+        add("widths 1 to 70", |name, device| widths(name, device, 1..=70));
+        add("widths around powers of two to 4097", |name, device| {
+            let near =
+                [128, 256, 512, 768, 1024, 3072, 4096].into_iter().flat_map(|width| [width - 1, width, width + 1]);
+            widths(name, device, near.chain([1000]))
+        });
+        add("widths 8191 to 1000003", |name, device| {
+            widths(name, device, [8191, 8192, 8193, 65_535, 65_536, 65_537, 1_000_003])
+        });
+        add("row counts to 196608", row_counts);
+        add("every geometry", every_geometry);
+        add("the largest width", largest_width);
+        add("unbiased variance and eps", variance_and_eps);
+        add("accuracy at every mean and with an outlier", accuracy);
+        add("a constant row gives exactly the bias", constant_rows);
+        add("magnitudes 1e-30 to 1e37", magnitudes);
+        add("NaN and infinity stay in their row", nan_stays_in_its_row);
+        add("properties", properties);
+        add("a wrong kernel fails the comparison", wrong_kernels);
+        add("chunks of rows", chunks);
+        add("local indices are in order within subgroups", subgroup_order);
+        add("recordings", recordings);
+    }
+    let required = std::env::var("GPU_LAYER_NORM_ADAPTERS").unwrap_or_default();
+    for name in required.split(',').filter(|name| !name.is_empty()) {
+        let found = devices.iter().any(|(known, _)| known == name);
+        trials.push(Trial::test(format!("{name}: is present"), move || {
+            if found { Ok(()) } else { Err("this adapter is required and was not found".into()) }
+        }));
+    }
+    if devices.is_empty() {
+        trials.push(Trial::test("an adapter is present", || Err("there is no adapter to test on".into())));
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn check(case: &Case, device: &GpuDevice, affine: Affine, plan: Plan) -> Result<common::Worst, Failed> {
+    let what = format!("{plan}");
+    let output = case.run(device, affine, plan).map_err(|error| format!("{what}: {error}"))?;
+    Ok(case.compare(affine, &output).map_err(|error| format!("{what}: {error}"))?)
+}
+
+/// The planner's pick and one plan of each strategy that can run, each geometry once.
+fn plans(problem: &Problem, device: &GpuDevice) -> Result<Vec<Plan>, Failed> {
+    let mut plans = vec![Plan::new(problem, device.capabilities())?];
+    for strategy in STRATEGIES {
+        if let Ok(plan) = Plan::with_strategy(problem, device.capabilities(), strategy) {
+            if plan != plans[0] {
+                plans.push(plan);
+            }
+        }
+    }
+    Ok(plans)
+}
+
+/// Every width with 1, 2, 3, 7 and 64 rows as far as the adapter's budget goes, with each affine map and each strategy. Each
+/// pair of the two compiles a kernel, so the forced strategies take the affine maps in turn.
+fn widths(name: &str, device: &GpuDevice, widths: impl IntoIterator<Item = usize>) -> Outcome {
+    let budget = element_budget(name).min(1 << 16);
+    for width in widths {
+        let row_counts: BTreeSet<usize> = [1, 2, 3, 7, 64].map(|rows| rows.min((budget / width).max(1))).into();
+        for rows in row_counts {
+            let case = Case::new(rows, width, Data::Normal { mean: 3.0, std: 2.0 }, width as u64);
+            for (i, affine) in AFFINES.into_iter().enumerate() {
+                for (j, plan) in plans(&case.problem(affine), device)?.into_iter().enumerate() {
+                    if j == 0 || (i + j + width) % 3 == 0 {
+                        check(&case, device, affine, plan)?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// More rows than one dimension of a dispatch has workgroups.
+fn row_counts(name: &str, device: &GpuDevice) -> Outcome {
+    for rows in [65_535, 65_536, 196_608] {
+        let widest = (element_budget(name) / rows).max(1);
+        for width in BTreeSet::from([1, widest.min(4), widest]) {
+            let case = Case::new(rows, width, Data::STANDARD, rows as u64);
+            for affine in AFFINES {
+                for plan in plans(&case.problem(affine), device)? {
+                    check(&case, device, affine, plan)?;
+                }
+            }
+        }
+    }
+    // One row a workgroup, so that the second dimension of the dispatch is used in earnest.
+    let case = Case::new(65_537, 2, Data::STANDARD, 7);
+    let problem = case.problem(Affine::None);
+    let geometry = Geometry { spans_per_workgroup: 1, ..*Plan::new(&problem, device.capabilities())?.geometry() };
+    let plan = Plan::with_geometry(&problem, device.capabilities(), geometry)?;
+    if plan.chunks()[0].dispatches[0].workgroups[1] < 2 {
+        return Err(format!("{plan} does not reach the second dimension").into());
+    }
+    check(&case, device, Affine::None, plan)?;
+    Ok(())
+}
+
+/// Widths at which every geometry runs. Few, because each is a kernel to compile.
+const GEOMETRY_CASES: [(usize, Affine); 4] =
+    [(2, Affine::None), (31, Affine::Weight), (129, Affine::WeightAndBias), (1000, Affine::WeightAndBias)];
+
+/// Each access, reduction and segmentation, also those that the planner would not pick here.
+fn every_geometry(_: &str, device: &GpuDevice) -> Outcome {
+    let mut count = 0;
+    for (width, affine) in GEOMETRY_CASES {
+        let case = Case::new(13, width, Data::Normal { mean: -7.0, std: 0.5 }, 3);
+        for plan in geometries(&case.problem(affine), device.capabilities()) {
+            check(&case, device, affine, plan)?;
+            count += 1;
+        }
+    }
+    if count < 100 {
+        return Err(format!("{count} geometries are too few").into());
+    }
+    Ok(())
+}
+
+/// A row of 2^24 elements, and one of 2^24 − 1, which no vector divides.
+fn largest_width(name: &str, device: &GpuDevice) -> Outcome {
+    let widths: &[usize] = if name == "swiftshader" { &[(1 << 24) - 1] } else { &[1 << 24, (1 << 24) - 1] };
+    for &width in widths {
+        let case = Case::new(1, width, Data::Normal { mean: 1e3, std: 1.0 }, 24);
+        let plan = Plan::new(&case.problem(Affine::None), device.capabilities())?;
+        check(&case, device, Affine::None, plan)?;
+    }
+    Ok(())
+}
+
+fn variance_and_eps(_: &str, device: &GpuDevice) -> Outcome {
+    for (variance, eps, width) in [
+        (Variance::Unbiased, 1e-12, 10),
+        (Variance::Unbiased, 1e-5, 2),
+        (Variance::Unbiased, 0.0, 768),
+        (Variance::Biased, 0.0, 33),
+        (Variance::Biased, 1e-12, 768),
+        (Variance::Biased, 10.0, 768),
+        (Variance::Biased, 1e30, 8),
+    ] {
+        let case = Case::new(20, width, Data::STANDARD, 5).variance(variance).eps(eps);
+        for plan in plans(&case.problem(Affine::WeightAndBias), device)? {
+            check(&case, device, Affine::WeightAndBias, plan)?;
+        }
+    }
+    Ok(())
+}
+
+/// The data of the accuracy table, at widths that every strategy has to sum in another way.
+fn accuracy(name: &str, device: &GpuDevice) -> Outcome {
+    let widest = if name == "swiftshader" { 65_536 } else { 1_000_003 };
+    for width in [768, 4096, 65_536, widest] {
+        for data in common::ACCURACY_DATA {
+            let case = Case::new((65_536 / width).clamp(1, 16), width, data, 11);
+            for plan in plans(&case.problem(Affine::None), device)? {
+                check(&case, device, Affine::None, plan)
+                    .map_err(|error| format!("{data}: {}", error.message().unwrap_or_default()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn constant_rows(_: &str, device: &GpuDevice) -> Outcome {
+    for width in [1, 3, 64, 1000, 4096, 65_537] {
+        let constants = [0.0, 1.0, -0.1, 1e6, 3.333_333e-7, 1e-30, 1e37, f32::MAX, f32::MIN_POSITIVE];
+        let input = constants.iter().flat_map(|&value| vec![value; width]).collect();
+        for eps in [1e-5, 0.0] {
+            let case = Case::with_values(constants.len(), width, Vec::clone(&input), 2).eps(eps);
+            for plan in plans(&case.problem(Affine::WeightAndBias), device)? {
+                let what = plan.to_string();
+                let output = case.run(device, Affine::WeightAndBias, plan)?;
+                for (i, &y) in output.iter().enumerate() {
+                    if y.to_bits() != case.bias[i % width].to_bits() {
+                        return Err(format!(
+                            "{what}: a row of {:e} gives {y:e}, the bias is {:e}",
+                            case.input[i],
+                            case.bias[i % width]
+                        )
+                        .into());
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn magnitudes(_: &str, device: &GpuDevice) -> Outcome {
+    let magnitudes = [1e-30, 1e-24, 1e-18, 1e-12, 1.0, 1e12, 1e18, 1e24, 1e30, 1e37];
+    for width in [5, 768, 4097, 65_536] {
+        let standard = Data::STANDARD.values(magnitudes.len(), width, 9);
+        // Values up to 5e37; in the last row one of the largest f32 of either sign stands among them.
+        let mut input: Vec<f32> = standard.iter().enumerate().map(|(i, x)| x * magnitudes[i / width]).collect();
+        input.extend([f32::MAX, -f32::MAX].iter().chain(&standard[..width - 2]));
+        // Two halves of a row far apart, so that segments differ by more than f32 can square.
+        input.extend((0..width).map(|i| if i < width / 2 { 1e30 } else { -1e30 }));
+        for eps in [0.0, 1e-5, 1e-12, 1e-37] {
+            let case = Case::with_values(magnitudes.len() + 2, width, input.clone(), 4).eps(eps);
+            for plan in plans(&case.problem(Affine::None), device)? {
+                check(&case, device, Affine::None, plan)
+                    .map_err(|error| format!("eps {eps:e}: {}", error.message().unwrap_or_default()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn nan_stays_in_its_row(_: &str, device: &GpuDevice) -> Outcome {
+    for (width, affine) in GEOMETRY_CASES {
+        let clean = Case::new(24, width, Data::STANDARD, 6);
+        let problem = clean.problem(affine);
+        let mut all = plans(&problem, device)?;
+        all.extend(geometries(&problem, device.capabilities()));
+        let mut dirty = Case::new(24, width, Data::STANDARD, 6);
+        for (row, value) in [(2, f32::NAN), (5, f32::INFINITY), (6, f32::NEG_INFINITY), (11, f32::MAX), (23, f32::NAN)]
+        {
+            dirty.input[row * width + width / 2] = value;
+        }
+        for plan in all {
+            let expected = clean.run(device, affine, plan.clone())?;
+            let output = dirty.run(device, affine, plan.clone())?;
+            for (row, (y, expected)) in output.chunks(width).zip(expected.chunks(width)).enumerate() {
+                let holds = match row {
+                    2 | 5 | 6 | 23 => y.iter().all(|y| y.is_nan()),
+                    11 => y.iter().all(|y| y.is_finite()),
+                    _ => y.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits()),
+                };
+                if !holds {
+                    return Err(format!("{plan}: row {row} is {y:?}").into());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Invariances that hold whatever the values; 24 sampled shapes, from a fixed seed.
+fn properties(_: &str, device: &GpuDevice) -> Outcome {
+    let mut runner = TestRunner::new(Config {
+        cases: 24,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(768),
+        ..Config::default()
+    });
+    let run = |case: &Case| {
+        let layer = case.layer(device, Affine::WeightAndBias)?;
+        layer.run(device, &case.tensor()).map(Tensor::into_values)
+    };
+    runner
+        .run(&(1_usize..=40, 2_usize..=600, any::<u64>(), -1000_i32..=1000, 0_i32..=20), |sample| {
+            let (rows, width, seed, constant, exponent) = sample;
+            // Whole numbers, so that adding a constant rounds nothing.
+            let input: Vec<f32> =
+                Data::STANDARD.values(rows, width, seed).iter().map(|x| (x * 100.0).round()).collect();
+            let case = |input: Vec<f32>| Case::with_values(rows, width, input, seed).eps(0.0);
+            let base = run(&case(input.clone()))?;
+            let bound = 2.0 * error_bound(width) as f32 * 1.5 * (width as f32).sqrt().max(1.0);
+
+            let again = run(&case(input.clone()))?;
+            prop_assert!(again.iter().zip(&base).all(|(a, b)| a.to_bits() == b.to_bits()), "run twice, same bits");
+
+            let moved = run(&case(input.iter().map(|x| x + constant as f32).collect()))?;
+            for (a, b) in moved.iter().zip(&base) {
+                prop_assert!(approx::abs_diff_eq!(a, b, epsilon = bound), "{a} after adding {constant}, {b} before");
+            }
+
+            let scaled = run(&case(input.iter().map(|x| x * (exponent as f32).exp2()).collect()))?;
+            for (a, b) in scaled.iter().zip(&base) {
+                prop_assert!(approx::abs_diff_eq!(a, b, epsilon = bound), "{a} after 2^{exponent}, {b} before");
+            }
+
+            let reversed = run(&case(input.chunks(width).rev().flatten().copied().collect()))?;
+            for (a, b) in reversed.chunks(width).zip(base.chunks(width).rev()) {
+                prop_assert!(a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits()), "rows in another order");
+            }
+            Ok(())
+        })
+        .map_err(|error| error.to_string().into())
+}
+
+/// Runs a plan by bare wgpu calls, with WGSL of the caller's choice.
+fn run_wgsl(
+    device: &GpuDevice,
+    case: &Case,
+    plan: &Plan,
+    wgsl: impl Fn(&Kernel) -> String,
+) -> Result<Vec<f32>, Failed> {
+    use wgpu::util::DeviceExt as _;
+
+    let kernel = &plan.kernels()[0];
+    let dispatch = &plan.chunks()[0].dispatches[0];
+    let gpu = device.device();
+    let module = gpu.create_shader_module(wgpu::ShaderModuleDescriptor {
+        label: None,
+        source: wgpu::ShaderSource::Wgsl(wgsl(kernel).into()),
+    });
+    let pipeline = gpu.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: None,
+        layout: None,
+        module: &module,
+        entry_point: Some(ENTRY_POINT),
+        compilation_options: wgpu::PipelineCompilationOptions::default(),
+        cache: None,
+    });
+    let params = gpu.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+        label: None,
+        contents: bytemuck::bytes_of(&dispatch.params),
+        usage: wgpu::BufferUsages::UNIFORM,
+    });
+    let input = GpuTensor::upload(device, &case.tensor())?;
+    let output = GpuTensor::zeros(device, input.shape())?;
+    let bind_group = gpu.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: None,
+        layout: &pipeline.get_bind_group_layout(0),
+        entries: &[
+            wgpu::BindGroupEntry { binding: 0, resource: params.as_entire_binding() },
+            wgpu::BindGroupEntry { binding: 1, resource: input.buffer().as_entire_binding() },
+            wgpu::BindGroupEntry { binding: 4, resource: output.buffer().as_entire_binding() },
+        ],
+    });
+    let mut encoder = gpu.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &bind_group, &[]);
+        let [x, y, z] = dispatch.workgroups;
+        pass.dispatch_workgroups(x, y, z);
+    }
+    device.queue().submit([encoder.finish()]);
+    Ok(output.download()?.into_values())
+}
+
+/// The comparison that all of these tests rest on must be able to fail.
+fn wrong_kernels(_: &str, device: &GpuDevice) -> Outcome {
+    let case = Case::new(16, 768, Data::STANDARD, 8);
+    let unbiased = Case::new(16, 768, Data::STANDARD, 8).variance(Variance::Unbiased);
+    let plan_of = |case: &Case| Plan::new(&case.problem(Affine::None), device.capabilities());
+    let right = run_wgsl(device, &case, &plan_of(&case)?, Kernel::wgsl)?;
+    case.compare(Affine::None, &right)?;
+    let right = run_wgsl(device, &unbiased, &plan_of(&unbiased)?, Kernel::wgsl)?;
+    unbiased.compare(Affine::None, &right)?;
+
+    for (what, case, from, to) in [
+        ("eps dropped", &case, "params.eps * moments.scale * moments.scale", "0.0"),
+        (
+            "the last element ignored",
+            &case,
+            "select(Unit(0.0), span_unit(turn) * scale - shift, in_span(turn))",
+            "select(Unit(0.0), span_unit(turn) * scale - shift, unit_index(turn) + 1u < span_units)",
+        ),
+        ("width in place of width − 1", &unbiased, "moments.variance * params.variance_factor", "moments.variance"),
+        ("a mean that is 1e-5 off", &case, "Unit(-moments.correction * rstd)", "Unit(1e-5)"),
+        ("one lane's sum lost", &case, "squares += block_squares;", "squares = block_squares;"),
+    ] {
+        let plan = plan_of(case)?;
+        let wgsl = plan.kernels()[0].wgsl();
+        if !wgsl.contains(from) {
+            return Err(format!("{what}: the kernel has no \"{from}\" to replace").into());
+        }
+        let output = run_wgsl(device, case, &plan, |_| wgsl.replace(from, to))?;
+        if case.compare(Affine::None, &output).is_ok() {
+            return Err(format!("{what}: the comparison accepts it").into());
+        }
+    }
+    Ok(())
+}
+
+/// Several chunks in one plan, the later ones at offsets that no binding can begin at.
+fn chunks(_: &str, device: &GpuDevice) -> Outcome {
+    for width in [33, 36, 1001] {
+        let case = Case::new(50, width, Data::STANDARD, 10);
+        let problem = case.problem(Affine::WeightAndBias);
+        // As on a device whose bindings hold 7 rows.
+        let small = gpu_layer_norm::Capabilities {
+            max_binding_bytes: 7 * width as u64 * 4 + u64::from(device.capabilities().storage_offset_alignment.max(16)),
+            ..*device.capabilities()
+        };
+        let plan = Plan::new(&problem, &small)?;
+        if plan.chunks().len() != 8 {
+            return Err(format!("{} chunks in {plan}", plan.chunks().len()).into());
+        }
+        let layer = case.layer(device, Affine::WeightAndBias)?;
+        let input = GpuTensor::upload(device, &case.tensor())?;
+        let output = GpuTensor::zeros(device, input.shape())?;
+        let prepared = layer.prepare_plan(device, plan, &input, &output)?;
+        if prepared.plan().chunks().len() != 8 {
+            return Err("the plan was not run as given".into());
+        }
+        let mut encoder = device.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        prepared.encode(&mut encoder);
+        device.queue().submit([encoder.finish()]);
+        case.compare(Affine::WeightAndBias, output.download()?.values())?;
+    }
+    Ok(())
+}
+
+/// What reduce/subgroup.wgsl takes for granted.
+fn subgroup_order(_: &str, device: &GpuDevice) -> Outcome {
+    let Some(sizes) = device.capabilities().subgroups else { return Ok(()) };
+    let wgsl = "@group(0) @binding(0) var<storage, read_write> seen: array<vec2<u32>, 128>;
+        @compute @workgroup_size(128)
+        fn main(@builtin(local_invocation_index) index: u32, @builtin(subgroup_invocation_id) lane: u32,
+                @builtin(subgroup_size) size: u32) {
+            seen[index] = vec2<u32>(lane, size);
+        }";
+    let gpu = device.device();
+    let module = gpu.create_shader_module(wgpu::ShaderModuleDescriptor {
+        label: None,
+        source: wgpu::ShaderSource::Wgsl(wgsl.into()),
+    });
+    let pipeline = gpu.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: None,
+        layout: None,
+        module: &module,
+        entry_point: None,
+        compilation_options: wgpu::PipelineCompilationOptions::default(),
+        cache: None,
+    });
+    let seen = GpuTensor::zeros(device, [128, 2])?;
+    let bind_group = gpu.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: None,
+        layout: &pipeline.get_bind_group_layout(0),
+        entries: &[wgpu::BindGroupEntry { binding: 0, resource: seen.buffer().as_entire_binding() }],
+    });
+    let mut encoder = gpu.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &bind_group, &[]);
+        pass.dispatch_workgroups(1, 1, 1);
+    }
+    device.queue().submit([encoder.finish()]);
+    for (index, pair) in seen.download()?.values().chunks(2).enumerate() {
+        let (lane, size) = (pair[0].to_bits() as usize, pair[1].to_bits());
+        if size < sizes.min || size > sizes.max || lane != index % size as usize {
+            return Err(format!("invocation {index} is lane {lane} of {size}, the adapter says {sizes:?}").into());
+        }
+    }
+    Ok(())
+}
+
+/// One encoder with two operations, the same one twice, and a chain in which each output is the next input.
+fn recordings(_: &str, device: &GpuDevice) -> Outcome {
+    let (rows, width) = (5, 48);
+    let config = LayerNormConfig::new(width).affine(Affine::None).eps(0.5);
+    let layer = GpuLayerNorm::new(device, &config)?;
+    let values = Data::STANDARD.values(rows, width, 12);
+    let mut tensors = vec![GpuTensor::upload(device, &Tensor::from_f32([rows, width], values.clone())?)?];
+    let mut chain = Vec::new();
+    for _ in 0..10 {
+        let input = tensors.last().expect("there is a first tensor");
+        let output = GpuTensor::zeros(device, input.shape())?;
+        chain.push(layer.prepare(device, input, &output)?);
+        tensors.push(output);
+    }
+    let mut encoder = device.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    for prepared in &chain {
+        prepared.encode(&mut encoder);
+        prepared.encode(&mut encoder);
+    }
+    device.queue().submit([encoder.finish()]);
+    let mut expected = values;
+    for (step, tensor) in tensors.iter().enumerate().skip(1) {
+        let exact = reference::layer_norm(&expected, width, None, None, 0.5, false);
+        expected = tensor.download()?.into_values();
+        for (y, exact) in expected.iter().zip(exact) {
+            if (f64::from(*y) - exact).abs() > error_bound(width) {
+                return Err(format!("step {step}: {y:e} in place of {exact:e}").into());
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! Planning, without a GPU.
+
+mod common;
+
+use common::{AFFINES, STRATEGIES};
+use gpu_layer_norm::kernel::{
+    Access, AdapterClass, Capabilities, Dialect, Geometry, MAX_TURNS, MAX_WIDTH, Plan, Problem, Reduction,
+    SubgroupSizes,
+};
+use gpu_layer_norm::{Affine, Error, LayerNormConfig, Variance, kernel};
+use proptest::prelude::*;
+use proptest::strategy::Strategy as _;
+use proptest::test_runner::RngSeed;
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, rng_seed: RngSeed::Fixed(30), ..ProptestConfig::default() }
+}
+
+fn any_capabilities() -> impl proptest::strategy::Strategy<Value = Capabilities> {
+    let class = prop_oneof![
+        Just(AdapterClass::Discrete),
+        Just(AdapterClass::Integrated),
+        Just(AdapterClass::Cpu),
+        Just(AdapterClass::Other)
+    ];
+    let subgroups = prop_oneof![
+        Just(None),
+        (2_u32..=7, 0_u32..=5)
+            .prop_map(|(min, more)| Some(SubgroupSizes { min: 1 << min, max: 1 << (min + more).min(7) }))
+    ];
+    let invocations = prop_oneof![Just(128_u32), Just(256), Just(1024)];
+    (class, subgroups, invocations, 4_u32..=32, 27_u32..=32).prop_map(
+        |(class, subgroups, invocations, buffers, log)| Capabilities {
+            class,
+            subgroups,
+            max_invocations_per_workgroup: invocations,
+            max_storage_buffers: buffers,
+            max_binding_bytes: (1 << log) - 1,
+            ..Capabilities::webgpu_baseline()
+        },
+    )
+}
+
+fn any_affine() -> impl proptest::strategy::Strategy<Value = Affine> {
+    prop_oneof![Just(Affine::None), Just(Affine::Weight), Just(Affine::WeightAndBias)]
+}
+
+fn any_width() -> impl proptest::strategy::Strategy<Value = u64> {
+    prop_oneof![1_u64..=100, 100_u64..=20_000, 20_000_u64..=MAX_WIDTH]
+}
+
+/// What must hold of any plan: it covers the problem once, and asks nothing that the device does not have.
+fn check(plan: &Plan, capabilities: &Capabilities) {
+    let problem = plan.problem();
+    let row_bytes = u64::from(problem.width()) * 4;
+    let mut next_row = 0;
+    for chunk in plan.chunks() {
+        assert_eq!(chunk.rows.start, next_row);
+        assert!(chunk.rows.end > next_row);
+        next_row = chunk.rows.end;
+
+        assert_eq!(chunk.bytes.start % u64::from(capabilities.storage_offset_alignment), 0);
+        assert!(chunk.bytes.start <= chunk.rows.start * row_bytes);
+        assert_eq!(chunk.bytes.end, chunk.rows.end * row_bytes);
+        assert!(chunk.bytes.end - chunk.bytes.start <= capabilities.max_binding_bytes);
+
+        for dispatch in &chunk.dispatches {
+            let kernel = &plan.kernels()[dispatch.kernel];
+            let params = dispatch.params;
+            let rows = chunk.rows.end - chunk.rows.start;
+            assert_eq!(u64::from(params.spans), rows * u64::from(kernel.segments()));
+            assert_eq!(params.workgroups, params.spans.div_ceil(kernel.spans_per_workgroup));
+            let [x, y, z] = dispatch.workgroups;
+            assert_eq!((x, z), (params.workgroups_x, 1));
+            assert!(x.max(y) <= capabilities.max_workgroups_per_dimension);
+            assert!(u64::from(x) * u64::from(y) >= params.workgroups.into());
+            // The kernel computes both in u32.
+            assert!(u64::from(x) * u64::from(y) <= u32::MAX.into());
+            assert!(u64::from(params.workgroups) * u64::from(kernel.spans_per_workgroup) <= u32::MAX.into());
+            let unit = u64::from(kernel.unit.elements());
+            assert_eq!(
+                chunk.bytes.start + u64::from(params.input_base) * unit * 4,
+                chunk.rows.start * row_bytes,
+                "the base leads to the first row"
+            );
+            assert!((chunk.bytes.end - chunk.bytes.start) / (unit * 4) <= u32::MAX.into());
+            assert_eq!(u64::from(kernel.width) % unit, 0);
+        }
+        let segments = u64::from(plan.kernels()[0].segments());
+        if segments > 1 {
+            assert!((chunk.rows.end - chunk.rows.start) * segments * 16 <= plan.scratch_bytes());
+        }
+    }
+    assert_eq!(next_row, problem.rows());
+    assert!(plan.scratch_bytes() <= capabilities.max_binding_bytes);
+    for kernel in plan.kernels() {
+        assert!(kernel.workgroup_size() <= capabilities.max_invocations_per_workgroup);
+        assert!(kernel.workgroup_storage() <= capabilities.max_workgroup_storage);
+        assert!(kernel.bindings().len() as u32 - 1 <= capabilities.max_storage_buffers);
+        assert!(!kernel.uses_subgroups() || capabilities.subgroups.is_some());
+        // All loops of an invocation together stay below what llvmpipe lets run: six over the span, with an
+        // outer loop for each 64 turns of two of them, and five over the segments.
+        let merged = if kernel.segments() > 1 { kernel.segments().div_ceil(kernel.lanes) } else { 0 };
+        let turns = match kernel.entry {
+            kernel::Entry::Merge => kernel.turns() + 6 * merged,
+            _ => 6 * kernel.turns() + kernel.turns() / 16,
+        };
+        assert!(turns < 65_535, "{turns} turns in {}", kernel.label());
+        assert!(kernel.turns() <= MAX_TURNS);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(2000))]
+
+    #[test]
+    fn a_plan_covers_every_row_once_within_the_limits(
+        capabilities in any_capabilities(),
+        rows in prop_oneof![0_u64..=300, 1_u64..=5_000_000_000],
+        width in any_width(),
+        affine in any_affine(),
+    ) {
+        let problem = Problem::new(rows, width)?.affine(affine);
+        // Only a device that binds fewer buffers than a split needs may be without a plan, for rows past what one
+        // workgroup can stream.
+        match Plan::new(&problem, &capabilities) {
+            Ok(plan) => check(&plan, &capabilities),
+            Err(Error::Geometry { .. }) => prop_assert!(capabilities.max_storage_buffers < 5 && width > 1 << 20),
+            Err(error) => prop_assert!(false, "{error}"),
+        }
+        for strategy in STRATEGIES {
+            match Plan::with_strategy(&problem, &capabilities, strategy) {
+                Ok(plan) => {
+                    prop_assert_eq!(plan.strategy(), strategy);
+                    check(&plan, &capabilities);
+                }
+                Err(Error::Strategy { .. }) => {}
+                Err(error) => prop_assert!(false, "{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn any_geometry_gives_a_plan_that_holds_or_a_typed_error(
+        capabilities in any_capabilities(),
+        rows in 0_u64..=100_000,
+        width in any_width(),
+        held in any::<bool>(),
+        reduction in prop_oneof![
+            Just(Reduction::Lane), Just(Reduction::Subgroup), Just(Reduction::SubgroupThenWorkgroup),
+            Just(Reduction::Workgroup)
+        ],
+        lanes in prop_oneof![any::<u32>(), (0_u32..=11).prop_map(|log| 1 << log)],
+        spans_per_workgroup in prop_oneof![any::<u32>(), 0_u32..=64],
+        segment_width in prop_oneof![Just(None), any::<u32>().prop_map(Some), (1_u32..=64).prop_map(|n| Some(n * 256))],
+    ) {
+        let problem = Problem::new(rows, width)?;
+        let access = if held { Access::Held } else { Access::Reread };
+        // 4 · lanes may overflow where lanes is wild: it must not.
+        let geometry = Geometry { access, reduction, lanes, spans_per_workgroup, segment_width };
+        match Plan::with_geometry(&problem, &capabilities, geometry) {
+            Ok(plan) => check(&plan, &capabilities),
+            Err(Error::Geometry { reason }) => prop_assert!(!reason.is_empty()),
+            Err(error) => prop_assert!(false, "{error}"),
+        }
+    }
+
+    #[test]
+    fn rows_and_width_are_the_products_of_the_leading_and_trailing_dimensions(
+        leading in prop::collection::vec(0_usize..=9, 0..=4),
+        trailing in prop::collection::vec(1_usize..=9, 1..=4),
+    ) {
+        let config = LayerNormConfig::new(trailing.clone());
+        let shape: Vec<usize> = leading.iter().chain(&trailing).copied().collect();
+        let rows = config.rows(&shape)?;
+        prop_assert_eq!(rows, leading.iter().product::<usize>() as u64);
+        let problem = config.problem(rows)?;
+        prop_assert_eq!(u64::from(problem.width()), trailing.iter().product::<usize>() as u64);
+        let mut wrong = shape.clone();
+        *wrong.last_mut().expect("trailing has a dimension") += 1;
+        prop_assert_eq!(
+            config.rows(&wrong),
+            Err(Error::ShapeMismatch { normalized_shape: trailing, shape: wrong })
+        );
+    }
+}
+
+#[test]
+fn processor_plans_have_no_barrier() {
+    let subgroups = [None, Some(SubgroupSizes { min: 4, max: 4 }), Some(SubgroupSizes { min: 8, max: 8 })];
+    for subgroups in subgroups {
+        let capabilities = Capabilities { class: AdapterClass::Cpu, subgroups, ..Capabilities::webgpu_baseline() };
+        for width in [1, 17, 768, 4097, 65_536, 1_000_003, MAX_WIDTH - 1, MAX_WIDTH] {
+            for rows in [1, 15, 16, 100_000] {
+                for affine in AFFINES {
+                    let problem = Problem::new(rows, width).expect("a valid problem").affine(affine);
+                    let plan = Plan::new(&problem, &capabilities).expect("a plan");
+                    assert!(plan.kernels().iter().all(|kernel| !kernel.uses_barriers()), "{plan}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gpu_plans_hold_rows_in_registers_up_to_32768_elements_and_split_few_long_rows() {
+    let capabilities = Capabilities {
+        class: AdapterClass::Discrete,
+        subgroups: Some(SubgroupSizes { min: 32, max: 32 }),
+        ..Capabilities::webgpu_baseline()
+    };
+    let plan =
+        |rows, width| Plan::new(&Problem::new(rows, width).expect("a valid problem"), &capabilities).expect("a plan");
+    for width in [1, 64, 100, 768, 1000, 3072, 4096, 16_384, 32_768] {
+        assert_eq!(plan(100_000, width).strategy(), kernel::Strategy::Resident, "width {width}");
+    }
+    assert_eq!(plan(100_000, 65_536).strategy(), kernel::Strategy::Streaming);
+    assert_eq!(plan(2, 65_536).strategy(), kernel::Strategy::Split);
+    let short = plan(100_000, 64);
+    assert_eq!((short.geometry().lanes, short.geometry().spans_per_workgroup), (8, 16));
+    assert!(plan(1, 768).kernels().iter().all(|kernel| !kernel.uses_barriers()));
+}
+
+#[test]
+fn a_device_without_subgroups_gets_kernels_without_them() {
+    let capabilities = Capabilities::webgpu_baseline();
+    for width in [1, 64, 768, 65_536] {
+        let plan = Plan::new(&Problem::new(64, width).expect("a valid problem"), &capabilities).expect("a plan");
+        assert!(plan.kernels().iter().all(|kernel| !kernel.uses_subgroups()), "{plan}");
+    }
+}
+
+#[test]
+fn rows_past_one_dimension_of_a_dispatch_take_a_second() {
+    let capabilities = Capabilities { class: AdapterClass::Cpu, ..Capabilities::webgpu_baseline() };
+    let problem = Problem::new(8 * 65_535 * 2 + 1, 16).expect("a valid problem");
+    let plan = Plan::new(&problem, &capabilities).expect("a plan");
+    assert_eq!(plan.chunks().len(), 1);
+    let [x, y, _] = plan.chunks()[0].dispatches[0].workgroups;
+    assert_eq!((x, y), (65_535, 3));
+}
+
+#[test]
+fn a_tensor_larger_than_a_binding_runs_in_chunks_of_rows() {
+    let capabilities = Capabilities::webgpu_baseline();
+    let problem = Problem::new(3, MAX_WIDTH).expect("a valid problem");
+    let plan = Plan::new(&problem, &capabilities).expect("a plan");
+    assert_eq!(plan.chunks().len(), 3, "128 MiB hold one row of 64 MiB and the room to align a second");
+    let odd = Problem::new(400_000, 1001).expect("a valid problem");
+    let plan = Plan::new(&odd, &capabilities).expect("a plan");
+    assert!(plan.chunks().len() > 1);
+    assert!(plan.chunks().iter().any(|chunk| chunk.dispatches[0].params.input_base > 0), "chunks begin anywhere");
+}
+
+#[test]
+fn a_row_larger_than_a_binding_is_an_error_with_both_sizes() {
+    let capabilities = Capabilities { max_binding_bytes: 1 << 20, ..Capabilities::webgpu_baseline() };
+    let problem = Problem::new(1, 1 << 18).expect("a valid problem");
+    assert_eq!(Plan::new(&problem, &capabilities), Err(Error::RowSize { bytes: (1 << 20) + 256, max: 1 << 20 }));
+}
+
+#[test]
+fn problems_outside_the_domain_are_errors() {
+    assert_eq!(Problem::new(1, 0), Err(Error::Width { width: 0, max: MAX_WIDTH }));
+    assert_eq!(Problem::new(1, MAX_WIDTH + 1), Err(Error::Width { width: MAX_WIDTH + 1, max: MAX_WIDTH }));
+    assert!(matches!(Problem::new(u64::MAX / 8, 4), Err(Error::Size { .. })));
+    let single = Problem::new(1, 1).expect("a valid problem");
+    assert_eq!(single.variance(Variance::Unbiased), Err(Error::UnbiasedWidth { width: 1 }));
+    for eps in [f32::NAN, f32::INFINITY, -1e-5] {
+        assert!(matches!(single.eps(eps), Err(Error::Eps { .. })));
+    }
+    assert_eq!(single.eps(-0.0).map(|problem| problem.eps_value().to_bits()), Ok(0));
+}
+
+#[test]
+fn a_plan_prints_what_it_does() {
+    let problem = Problem::new(2, 1 << 20).expect("a valid problem").affine(Affine::Weight);
+    let capabilities = Capabilities { dialect: Dialect::Naga, ..Capabilities::webgpu_baseline() };
+    let text = Plan::new(&problem, &capabilities).expect("a plan").to_string();
+    for part in ["split", "2 × 1048576", "Weight", "segments", "Partial", "then Merge", "rows 0..2"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}

@@ -1,0 +1,184 @@
+//! Every WGSL variant that a plan can produce, read by naga and translated to what drivers take. No GPU.
+
+mod common;
+
+use std::collections::HashSet;
+
+use common::{AFFINES, STRATEGIES, geometries, kernels};
+use gpu_layer_norm::kernel::{
+    AdapterClass, BindingRole, Capabilities, Dialect, ENTRY_POINT, Entry, Kernel, Params, Plan, Problem, SubgroupSizes,
+};
+use naga::back::{glsl, hlsl, msl, spv};
+use naga::valid::{Capabilities as NagaCapabilities, ModuleInfo, ValidationFlags, Validator};
+
+/// One width for each way that units, lanes, blocks and segments may come out.
+const WIDTHS: [u64; 16] = [1, 2, 3, 4, 5, 8, 63, 64, 70, 127, 128, 768, 1000, 4097, 65_536, 1_000_003];
+
+fn all_capabilities() -> impl Iterator<Item = Capabilities> {
+    let classes = [AdapterClass::Discrete, AdapterClass::Integrated, AdapterClass::Cpu, AdapterClass::Other];
+    let subgroups = [None, Some((4, 4)), Some((8, 8)), Some((8, 32)), Some((32, 32)), Some((64, 64)), Some((4, 128))];
+    classes.into_iter().flat_map(move |class| {
+        subgroups.map(|sizes| Capabilities {
+            class,
+            subgroups: sizes.map(|(min, max)| SubgroupSizes { min, max }),
+            ..Capabilities::webgpu_baseline()
+        })
+    })
+}
+
+/// What the planner picks, what each strategy gives, and the geometries that tests force.
+fn all_kernels() -> HashSet<Kernel> {
+    let mut all = HashSet::new();
+    for capabilities in all_capabilities() {
+        for width in WIDTHS {
+            for rows in [1, 100_000] {
+                for affine in AFFINES {
+                    let problem = Problem::new(rows, width).expect("a valid problem").affine(affine);
+                    all.extend(kernels(Plan::new(&problem, &capabilities).ok()));
+                    for strategy in STRATEGIES {
+                        all.extend(kernels(Plan::with_strategy(&problem, &capabilities, strategy).ok()));
+                    }
+                    all.extend(kernels(geometries(&problem, &capabilities)));
+                }
+            }
+        }
+    }
+    all
+}
+
+fn parse(kernel: &Kernel) -> (naga::Module, ModuleInfo) {
+    let wgsl = kernel.wgsl();
+    let module = naga::front::wgsl::parse_str(&wgsl)
+        .unwrap_or_else(|error| panic!("{}: {}", kernel.label(), error.emit_to_string(&wgsl)));
+    let capabilities = if kernel.uses_subgroups() { NagaCapabilities::SUBGROUP } else { NagaCapabilities::empty() };
+    let info = Validator::new(ValidationFlags::all(), capabilities)
+        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+        .subgroup_operations(naga::valid::SubgroupOperationSet::all())
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{}: {}", kernel.label(), error.emit_to_string(&wgsl)));
+    (module, info)
+}
+
+fn translate(kernel: &Kernel, module: &naga::Module, info: &ModuleInfo) {
+    let label = kernel.label();
+    let spirv = spv::write_vec(module, info, &spv::Options { lang_version: (1, 3), ..Default::default() }, None);
+    assert!(!spirv.unwrap_or_else(|error| panic!("SPIR-V, {label}: {error}")).is_empty());
+
+    let options = msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
+    let (text, _) = msl::write_string(module, info, &options, &msl::PipelineOptions::default())
+        .unwrap_or_else(|error| panic!("MSL, {label}: {error}"));
+    assert!(!text.is_empty());
+
+    let options =
+        hlsl::Options { shader_model: hlsl::ShaderModel::V6_0, fake_missing_bindings: true, ..Default::default() };
+    let mut text = String::new();
+    hlsl::Writer::new(&mut text, &options, &hlsl::PipelineOptions::default())
+        .write(module, info, None)
+        .unwrap_or_else(|error| panic!("HLSL, {label}: {error}"));
+    assert!(!text.is_empty());
+
+    // GLSL ES has no subgroup operations without an extension; wgpu's GL backend never offers them.
+    if !kernel.uses_subgroups() {
+        let options =
+            glsl::Options { version: glsl::Version::Embedded { version: 310, is_webgl: false }, ..Default::default() };
+        let pipeline = glsl::PipelineOptions {
+            shader_stage: naga::ShaderStage::Compute,
+            entry_point: ENTRY_POINT.into(),
+            multiview: None,
+        };
+        let mut text = String::new();
+        glsl::Writer::new(&mut text, module, info, &options, &pipeline, naga::proc::BoundsCheckPolicies::default())
+            .and_then(|mut writer| writer.write())
+            .unwrap_or_else(|error| panic!("GLSL, {label}: {error}"));
+        assert!(!text.is_empty());
+    }
+}
+
+/// The bindings that the WGSL declares, as (binding, read-only storage, writable storage, uniform).
+fn declared(module: &naga::Module) -> Vec<(u32, &'static str)> {
+    let mut bindings: Vec<_> = module
+        .global_variables
+        .iter()
+        .filter_map(|(_, variable)| {
+            let binding = variable.binding?;
+            assert_eq!(binding.group, 0);
+            let kind = match variable.space {
+                naga::AddressSpace::Uniform => "uniform",
+                naga::AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE) => "written",
+                naga::AddressSpace::Storage { .. } => "read",
+                space => panic!("a binding in {space:?}"),
+            };
+            Some((binding.binding, kind))
+        })
+        .collect();
+    bindings.sort_unstable();
+    bindings
+}
+
+#[test]
+fn every_variant_validates_and_translates_and_binds_what_the_host_binds() {
+    let all = all_kernels();
+    println!("{} kernel variants", all.len());
+    assert!(all.len() > 1000, "{} variants are too few to have come from every axis", all.len());
+    for kernel in &all {
+        let (module, info) = parse(kernel);
+        translate(kernel, &module, &info);
+        let expected: Vec<_> = kernel
+            .bindings()
+            .into_iter()
+            .map(|role| {
+                let kind = match (role, kernel.entry) {
+                    (BindingRole::Params, _) => "uniform",
+                    (BindingRole::Output, _) | (BindingRole::Partials, Entry::Partial) => "written",
+                    _ => "read",
+                };
+                (role.binding(), kind)
+            })
+            .collect();
+        assert_eq!(declared(&module), expected, "{}", kernel.label());
+        assert_eq!(module.entry_points.len(), 1);
+        assert_eq!(module.entry_points[0].name, ENTRY_POINT);
+        assert_eq!(module.entry_points[0].workgroup_size, [kernel.workgroup_size(), 1, 1]);
+    }
+}
+
+#[test]
+fn the_params_block_has_the_layout_of_its_host_twin() {
+    let problem = Problem::new(4, 8).expect("a valid problem");
+    let plan = Plan::new(&problem, &Capabilities::webgpu_baseline()).expect("a plan");
+    let (module, _) = parse(&plan.kernels()[0]);
+    let (_, params) = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some("Params")).expect("struct Params");
+    let naga::TypeInner::Struct { members, span } = &params.inner else { panic!("Params is no struct") };
+    assert_eq!(u64::from(*span), Params::SIZE);
+    let wgsl: Vec<_> = members.iter().map(|member| (member.name.clone().unwrap_or_default(), member.offset)).collect();
+    macro_rules! host {
+        ($($field:ident),+) => {
+            vec![$((stringify!($field).to_owned(), std::mem::offset_of!(Params, $field) as u32)),+]
+        };
+    }
+    let host = host!(spans, workgroups, workgroups_x, input_base, output_base, eps, variance_factor, reserved);
+    assert_eq!(wgsl, host);
+}
+
+#[test]
+fn a_browser_is_told_to_enable_subgroups_and_naga_is_not() {
+    let problem = Problem::new(1000, 768).expect("a valid problem");
+    let naga = Capabilities {
+        class: AdapterClass::Discrete,
+        subgroups: Some(SubgroupSizes { min: 32, max: 32 }),
+        ..Capabilities::webgpu_baseline()
+    };
+    let browser = Capabilities { dialect: Dialect::Browser, ..naga };
+    let wgsl = |capabilities| Plan::new(&problem, capabilities).expect("a plan").kernels()[0].wgsl();
+    assert!(wgsl(&browser).starts_with("enable subgroups;\n"));
+    assert!(!wgsl(&naga).contains("enable subgroups;"));
+    let none = Capabilities { subgroups: None, ..browser };
+    assert!(!wgsl(&none).contains("subgroup"), "no subgroup operation without subgroups");
+}
+
+#[test]
+fn wgsl_of_kernels_that_differ_differs() {
+    let all = all_kernels();
+    let texts: HashSet<String> = all.iter().map(Kernel::wgsl).collect();
+    assert_eq!(texts.len(), all.len(), "a part of the cache key does not reach the WGSL");
+}
