@@ -23,7 +23,7 @@ fn main() {
     let mut trials = Vec::new();
     for (name, device) in &devices {
         println!("adapter {name}: {} ({:?})", device.adapter_info().name, device.adapter_info().backend);
-        let mut add = |what: &str, test: fn(&str, &GpuDevice) -> Outcome| {
+        let mut add = |what: &'static str, test: fn(&str, &GpuDevice) -> Outcome| {
             let (name, device) = (name.clone(), device.clone());
             trials.push(Trial::test(format!("{name}: {what}"), move || {
                 let start = std::time::Instant::now();
@@ -54,6 +54,7 @@ fn main() {
         add("chunks of rows", chunks);
         add("local indices are in order within subgroups", subgroup_order);
         add("recordings", recordings);
+        add("the ONNX backend suite", onnx_suite);
     }
     let required = std::env::var("GPU_LAYER_NORM_ADAPTERS").unwrap_or_default();
     for name in required.split(',').filter(|name| !name.is_empty()) {
@@ -502,6 +503,32 @@ fn recordings(_: &str, device: &GpuDevice) -> Outcome {
         for (y, exact) in expected.iter().zip(exact) {
             if (f64::from(*y) - exact).abs() > error_bound(width) {
                 return Err(format!("step {step}: {y:e} in place of {exact:e}").into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The 19 test_layer_normalization cases. Their outputs were computed in f32; the tolerance is theirs, and the error to the
+/// f64 reference is held to this crate's own bound in every other test here.
+fn onnx_suite(_: &str, device: &GpuDevice) -> Outcome {
+    let cases = common::onnx_cases();
+    if cases.len() != 19 {
+        return Err(format!("{} cases in place of 19", cases.len()).into());
+    }
+    for case in cases {
+        let normalized_shape = case.normalized_shape().to_vec();
+        let config = LayerNormConfig::new(normalized_shape.clone()).eps(case.epsilon as f32);
+        let layer = GpuLayerNorm::new(device, &config)?;
+        layer.set_weight(&Tensor::from_f32(normalized_shape.clone(), case.weight.values.clone())?)?;
+        layer.set_bias(&Tensor::from_f32(normalized_shape, case.bias.values.clone())?)?;
+        let output = layer.run(device, &Tensor::from_f32(case.input.shape.clone(), case.input.values.clone())?)?;
+        if output.shape() != case.output.shape {
+            return Err(format!("{}: shape {:?}", case.name, output.shape()).into());
+        }
+        for (y, expected) in output.values().iter().zip(&case.output.values) {
+            if !approx::abs_diff_eq!(y, expected, epsilon = 4e-6) {
+                return Err(format!("{}: {y:e} in place of {expected:e}", case.name).into());
             }
         }
     }

@@ -9,7 +9,6 @@ use gpu_layer_norm::kernel::{
 };
 use gpu_layer_norm::{Affine, Error, LayerNormConfig, Variance, kernel};
 use proptest::prelude::*;
-use proptest::strategy::Strategy as _;
 use proptest::test_runner::RngSeed;
 
 fn config(cases: u32) -> ProptestConfig {

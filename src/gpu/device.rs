@@ -7,7 +7,8 @@ use super::pipelines::Pipelines;
 use crate::Error;
 use crate::kernel::{AdapterClass, Capabilities, Dialect, SubgroupSizes};
 
-/// An adapter's device and queue, with the compiled pipelines that go with them. Clones share all of it.
+/// An adapter's device and queue, with the compiled pipelines that go with them. Clones share all of it; tensors and
+/// layers go with the `GpuDevice` that they were made on and its clones.
 #[derive(Clone)]
 pub struct GpuDevice {
     inner: Arc<Inner>,
@@ -251,7 +252,7 @@ impl GpuDevice {
     }
 
     pub(crate) fn check_same(&self, other: &Self, what: &'static str) -> Result<(), Error> {
-        if self.inner.device == other.inner.device { Ok(()) } else { Err(Error::ForeignDevice { what }) }
+        if Arc::ptr_eq(&self.inner, &other.inner) { Ok(()) } else { Err(Error::ForeignDevice { what }) }
     }
 
     pub(crate) fn check_lost(&self) -> Result<(), Error> {
@@ -278,12 +279,14 @@ impl GpuDevice {
         let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
         let value = work(device);
         let errors = [ready(internal.pop()), ready(memory.pop()), ready(validation.pop())];
+        let Some(error) = errors.into_iter().flatten().next() else { return Ok(value) };
+        // Everything made from a lost device is refused; that it is lost is told when it is polled.
+        let _ = device.poll(wgpu::PollType::Poll);
         self.check_lost()?;
-        match errors.into_iter().flatten().next() {
-            None => Ok(value),
-            Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::OutOfMemory { operation, bytes }),
-            Some(error) => Err(Error::Wgpu { operation, message: error.to_string() }),
-        }
+        Err(match error {
+            wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { operation, bytes },
+            error => Error::Wgpu { operation, message: error.to_string() },
+        })
     }
 
     pub(crate) fn create_buffer(

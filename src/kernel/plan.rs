@@ -157,6 +157,34 @@ impl Plan {
         Err(Error::Geometry { reason })
     }
 
+    /// Whether the plan runs on a device with these capabilities, which need not be those it was made for.
+    ///
+    /// # Errors
+    /// [`Error::Geometry`] with what the device lacks, [`Error::DeviceTooSmall`] if it binds too few buffers.
+    pub fn check(&self, capabilities: &Capabilities) -> Result<(), Error> {
+        let refuse = |reason: String| Err(Error::Geometry { reason });
+        if kernels(&self.problem, capabilities, self.geometry)? != self.kernels {
+            return refuse(format!("its WGSL is not in the dialect {:?}", capabilities.dialect));
+        }
+        let alignment = u64::from(capabilities.storage_offset_alignment);
+        let max_bytes = capabilities.max_binding_bytes;
+        let max_workgroups = capabilities.max_workgroups_per_dimension;
+        for chunk in &self.chunks {
+            let bytes = (chunk.bytes.end - chunk.bytes.start).max(self.scratch_bytes);
+            if bytes > max_bytes || !chunk.bytes.start.is_multiple_of(alignment) {
+                return refuse(format!(
+                    "a binding of {bytes} bytes at {}; the device binds {max_bytes} at multiples of {alignment}",
+                    chunk.bytes.start
+                ));
+            }
+            let workgroups = chunk.dispatches.iter().flat_map(|dispatch| dispatch.workgroups).max().unwrap_or(0);
+            if workgroups > max_workgroups {
+                return refuse(format!("{workgroups} workgroups in a dimension, the device has {max_workgroups}"));
+            }
+        }
+        Ok(())
+    }
+
     /// What the plan computes.
     pub fn problem(&self) -> &Problem {
         &self.problem
@@ -459,7 +487,9 @@ fn gpu_candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometr
         let wanted = FILL.div_ceil(problem.rows().max(1)).max(2) as u32;
         // Segments shorter than this spend more on merging than they save.
         let worthwhile = (width / 4096).max(2);
-        let segment_width = segment_width(width, wanted.min(worthwhile), lanes);
+        // None longer than the longest loop.
+        let needed = width.div_ceil(MAX_TURNS * lanes * Unit::for_width(width).elements());
+        let segment_width = segment_width(width, wanted.min(worthwhile).max(needed), lanes);
         [Access::Held, Access::Reread]
             .map(|access| Geometry { segment_width: Some(segment_width), ..whole(access, lanes) })
     });

@@ -129,8 +129,8 @@ impl GpuLayerNorm {
     /// As [`prepare`](Self::prepare), with a plan of the caller's choice in place of the planner's.
     ///
     /// # Errors
-    /// [`Error::PlanMismatch`] if the plan is for another problem, [`Error::Geometry`] if it was made for a more capable
-    /// device, and as [`prepare`](Self::prepare).
+    /// [`Error::PlanMismatch`] if the plan is for another problem, [`Error::Geometry`] if this device cannot run it,
+    /// and as [`prepare`](Self::prepare).
     pub fn prepare_plan(
         &self,
         device: &GpuDevice,
@@ -151,9 +151,7 @@ impl GpuLayerNorm {
         if *plan.problem() != problem {
             return Err(Error::PlanMismatch { planned: plan.problem().to_string(), actual: problem.to_string() });
         }
-        // A plan made for another device may ask for what this one does not have.
-        let own = Plan::with_geometry(&problem, device.capabilities(), *plan.geometry())?;
-        let plan = if own == plan { plan } else { own };
+        plan.check(device.capabilities())?;
         PreparedPlan::new(
             device,
             plan,

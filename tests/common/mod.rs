@@ -252,3 +252,63 @@ pub fn geometries(problem: &Problem, capabilities: &Capabilities) -> Vec<Plan> {
 pub fn kernels(plans: impl IntoIterator<Item = Plan>) -> impl Iterator<Item = Kernel> {
     plans.into_iter().flat_map(|plan| plan.kernels().to_vec())
 }
+
+/// A fixture from tests/data.
+pub fn fixture(name: &str) -> serde_json::Value {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+pub fn numbers(value: &serde_json::Value) -> Vec<f64> {
+    value.as_array().expect("a list").iter().map(|x| x.as_f64().expect("a number")).collect()
+}
+
+pub struct OnnxTensor {
+    pub shape: Vec<usize>,
+    pub values: Vec<f32>,
+}
+
+/// A case of the ONNX backend suite.
+pub struct OnnxCase {
+    pub name: String,
+    axis: i64,
+    pub epsilon: f64,
+    pub input: OnnxTensor,
+    pub weight: OnnxTensor,
+    pub bias: OnnxTensor,
+    pub output: OnnxTensor,
+    pub mean: Vec<f32>,
+    pub rstd: Vec<f32>,
+}
+
+impl OnnxCase {
+    /// ONNX names the first normalized axis, from the front or, if negative, from the back.
+    pub fn normalized_shape(&self) -> &[usize] {
+        let rank = self.input.shape.len() as i64;
+        let first = if self.axis < 0 { rank + self.axis } else { self.axis };
+        &self.input.shape[first as usize..]
+    }
+}
+
+pub fn onnx_cases() -> Vec<OnnxCase> {
+    let fixture = fixture("onnx_layer_normalization.json");
+    let case = |case: &serde_json::Value| {
+        let tensor = |name: &str| OnnxTensor {
+            shape: numbers(&case[name]["shape"]).iter().map(|&x| x as usize).collect(),
+            values: numbers(&case[name]["values"]).iter().map(|&x| x as f32).collect(),
+        };
+        OnnxCase {
+            name: case["name"].as_str().expect("a name").into(),
+            axis: case["axis"].as_i64().expect("an axis"),
+            epsilon: case["epsilon"].as_f64().expect("an epsilon"),
+            input: tensor("X"),
+            weight: tensor("W"),
+            bias: tensor("B"),
+            output: tensor("Y"),
+            mean: tensor("Mean").values,
+            rstd: tensor("InvStdDev").values,
+        }
+    };
+    fixture["cases"].as_array().expect("cases").iter().map(case).collect()
+}

@@ -1,0 +1,472 @@
+//! What a user meets: the calls, and every error, each followed by work on the same device.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use gpu_layer_norm::kernel::{Access, Geometry, MAX_WIDTH, Reduction};
+use gpu_layer_norm::{
+    Affine, Capabilities, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, MAX_RANK, Plan, Strategy, Tensor,
+    Variance, wgpu,
+};
+
+fn device() -> GpuDevice {
+    GpuDevice::new().expect("an adapter; scripts/test installs one")
+}
+
+/// A device of the caller's own on the best adapter, with these limits.
+fn own_device(
+    limits: impl FnOnce(&wgpu::Limits) -> wgpu::Limits,
+    features: wgpu::Features,
+) -> (wgpu::Adapter, wgpu::Device, wgpu::Queue) {
+    let adapters = pollster::block_on(GpuDevice::builder().adapters());
+    let adapter = adapters.into_iter().next().expect("an adapter");
+    let descriptor = wgpu::DeviceDescriptor {
+        label: Some("the caller's own"),
+        required_features: features,
+        required_limits: limits(&adapter.limits()),
+        ..Default::default()
+    };
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).expect("a device");
+    (adapter, device, queue)
+}
+
+/// The first source's example over its last dimension, on this device.
+fn assert_works(device: &GpuDevice) {
+    let layer = GpuLayerNorm::new(device, &LayerNormConfig::new(4)).expect("a layer");
+    let values = vec![1.0, 2.0, 4.0, 1.0, 6.0, 3.0, 2.0, 4.0, 2.0, 4.0, 6.0, 1.0];
+    let output = layer.run(device, &tensor([3, 4], values.clone())).expect("an output");
+    let expected = gpu_layer_norm::reference::layer_norm(&values, 4, None, None, 1e-5, false);
+    for (y, expected) in output.values().iter().zip(expected) {
+        approx::assert_abs_diff_eq!(f64::from(*y), expected, epsilon = 1e-6);
+    }
+}
+
+fn tensor(shape: impl Into<Vec<usize>>, values: Vec<f32>) -> Tensor {
+    Tensor::from_f32(shape, values).expect("a whole tensor")
+}
+
+fn ramp(shape: impl Into<Vec<usize>>) -> Tensor {
+    let shape = shape.into();
+    let count = shape.iter().product::<usize>();
+    tensor(shape, (0..count).map(|i| (i * i % 17) as f32).collect())
+}
+
+#[test]
+fn run_normalizes_over_the_trailing_dimensions() {
+    let device = device();
+    let input = tensor([2, 2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new([2, 3])).expect("a layer");
+    let output = layer.run(&device, &input).expect("an output");
+    assert_eq!(output.shape(), [2, 2, 3]);
+    let expected = [-1.463_847_6, -0.878_308_6, -0.292_769_5, 0.292_769_5, 0.878_308_6, 1.463_847_6];
+    for (y, expected) in output.values().iter().zip(expected.iter().cycle()) {
+        approx::assert_abs_diff_eq!(*y, *expected, epsilon = 1e-6);
+    }
+}
+
+#[test]
+fn run_async_and_forward_give_the_bits_of_run() {
+    let device = device();
+    let input = ramp([9, 33]);
+    let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(33)).expect("a layer");
+    let output = layer.run(&device, &input).expect("an output");
+    assert_eq!(pollster::block_on(layer.run_async(&device, &input)).as_ref(), Ok(&output));
+    let on_device = GpuTensor::upload(&device, &input).expect("an upload");
+    let forward = layer.forward(&device, &on_device).expect("an output");
+    assert_eq!(forward.shape(), [9, 33]);
+    assert_eq!(forward.download().as_ref(), Ok(&output));
+    assert_eq!(pollster::block_on(forward.download_async()), Ok(output));
+}
+
+#[test]
+fn ranks_from_1_to_8_are_normalized_and_a_scalar_matches_nothing() {
+    let device = device();
+    for rank in 1..=MAX_RANK {
+        let mut shape = vec![2; rank];
+        shape[rank - 1] = 5;
+        let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(5)).expect("a layer");
+        assert_eq!(layer.run(&device, &ramp(shape.clone())).expect("an output").shape(), shape);
+        let whole = GpuLayerNorm::new(&device, &LayerNormConfig::new(shape.clone())).expect("a layer");
+        assert_eq!(whole.run(&device, &ramp(shape.clone())).expect("an output").shape(), shape);
+    }
+    let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(5)).expect("a layer");
+    let scalar = tensor([], vec![1.0]);
+    assert_eq!(layer.run(&device, &scalar), Err(Error::ShapeMismatch { normalized_shape: vec![5], shape: vec![] }));
+    assert_eq!(GpuTensor::upload(&device, &scalar).and_then(|scalar| scalar.download()), Ok(scalar));
+}
+
+#[test]
+fn a_zero_size_leading_dimension_gives_an_empty_result() {
+    let device = device();
+    let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(3)).expect("a layer");
+    for shape in [vec![0, 3], vec![4, 0, 3]] {
+        let output = layer.run(&device, &tensor(shape.clone(), vec![])).expect("an output");
+        assert_eq!((output.shape(), output.values()), (&shape[..], &[][..]));
+    }
+}
+
+#[test]
+fn parameters_begin_as_ones_and_zeros_and_are_read_back_as_set() {
+    let device = device();
+    let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new([2, 3])).expect("a layer");
+    let (weight, bias) = (layer.weight().expect("a weight"), layer.bias().expect("a bias"));
+    assert_eq!(weight.download(), Ok(tensor([2, 3], vec![1.0; 6])));
+    assert_eq!(bias.download(), Ok(tensor([2, 3], vec![0.0; 6])));
+    layer.set_weight(&ramp([2, 3])).expect("set");
+    layer.set_bias(&tensor([2, 3], vec![5.0; 6])).expect("set");
+    assert_eq!(weight.download(), Ok(ramp([2, 3])));
+    assert_eq!(bias.download(), Ok(tensor([2, 3], vec![5.0; 6])));
+    let none = GpuLayerNorm::new(&device, &LayerNormConfig::new(3).affine(Affine::None)).expect("a layer");
+    assert!(none.weight().is_none() && none.bias().is_none());
+}
+
+#[test]
+fn a_prepared_operation_sees_parameters_set_later() {
+    let device = device();
+    let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(4)).expect("a layer");
+    let input = GpuTensor::upload(&device, &ramp([2, 4])).expect("an upload");
+    let output = GpuTensor::zeros(&device, [2, 4]).expect("a tensor");
+    let prepared = layer.prepare(&device, &input, &output).expect("an operation");
+    layer.set_weight(&tensor([4], vec![0.0; 4])).expect("set");
+    layer.set_bias(&tensor([4], vec![7.0; 4])).expect("set");
+    let mut encoder = device.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    prepared.encode(&mut encoder);
+    device.queue().submit([encoder.finish()]);
+    assert_eq!(output.download(), Ok(tensor([2, 4], vec![7.0; 8])));
+}
+
+#[test]
+fn a_second_layer_of_the_same_variant_compiles_nothing() {
+    let device = device();
+    let config = LayerNormConfig::new(24);
+    let first = GpuLayerNorm::new(&device, &config).expect("a layer");
+    first.run(&device, &ramp([40, 24])).expect("an output");
+    let compiled = device.pipeline_count();
+    let second = GpuLayerNorm::new(&device, &config.clone().eps(0.5)).expect("a layer");
+    second.run(&device, &ramp([70, 24])).expect("an output");
+    assert_eq!(device.pipeline_count(), compiled);
+    let other = GpuLayerNorm::new(&device, &config.affine(Affine::Weight)).expect("a layer");
+    other.run(&device, &ramp([40, 24])).expect("an output");
+    assert!(device.pipeline_count() > compiled);
+}
+
+/// Each refused config, with the error that says why; after each the device still works.
+#[test]
+fn a_config_outside_the_domain_is_refused() {
+    let device = device();
+    let base = LayerNormConfig::new(4);
+    for (config, expected) in [
+        (LayerNormConfig::new([]), Error::NormalizedShape { normalized_shape: vec![] }),
+        (LayerNormConfig::new([3, 0]), Error::NormalizedShape { normalized_shape: vec![3, 0] }),
+        (LayerNormConfig::new([1; 9]), Error::Rank { shape: vec![1; 9], max: MAX_RANK }),
+        (LayerNormConfig::new([1 << 13, 1 << 12]), Error::Width { width: 1 << 25, max: MAX_WIDTH }),
+        (LayerNormConfig::new([usize::MAX, 2]), Error::Width { width: u64::MAX, max: MAX_WIDTH }),
+        (base.clone().eps(-1.0), Error::Eps { eps: -1.0 }),
+        (base.clone().eps(f32::INFINITY), Error::Eps { eps: f32::INFINITY }),
+        (LayerNormConfig::new(1).variance(Variance::Unbiased), Error::UnbiasedWidth { width: 1 }),
+    ] {
+        let refused = GpuLayerNorm::new(&device, &config).map(|_| ());
+        assert_eq!(refused, Err(expected.clone()));
+        assert!(expected.to_string().len() > 20);
+        assert_works(&device);
+    }
+    assert!(matches!(GpuLayerNorm::new(&device, &base.eps(f32::NAN)).map(|_| ()), Err(Error::Eps { .. })));
+}
+
+#[test]
+fn a_tensor_that_is_not_whole_is_refused() {
+    assert_eq!(
+        Tensor::from_f32([2, 3], vec![0.0; 5]),
+        Err(Error::ValueCount { shape: vec![2, 3], expected: 6, actual: 5 })
+    );
+    assert_eq!(Tensor::from_f32([1; 9], vec![0.0]), Err(Error::Rank { shape: vec![1; 9], max: MAX_RANK }));
+    assert_eq!(Tensor::from_f32([usize::MAX, 2], vec![]), Err(Error::Size { shape: vec![usize::MAX, 2] }));
+}
+
+#[test]
+fn shapes_that_do_not_match_are_refused() {
+    let device = device();
+    let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new([2, 3])).expect("a layer");
+    for shape in [vec![3, 2], vec![3], vec![2, 3, 1], vec![]] {
+        let values = vec![0.0; shape.iter().product()];
+        assert_eq!(
+            layer.run(&device, &tensor(shape.clone(), values)),
+            Err(Error::ShapeMismatch { normalized_shape: vec![2, 3], shape })
+        );
+    }
+    assert_eq!(
+        layer.set_weight(&ramp([6])),
+        Err(Error::ParameterShape { name: "weight", expected: vec![2, 3], actual: vec![6] })
+    );
+    let input = GpuTensor::upload(&device, &ramp([4, 2, 3])).expect("an upload");
+    let output = GpuTensor::zeros(&device, [8, 3]).expect("a tensor");
+    assert_eq!(
+        layer.prepare(&device, &input, &output).map(|_| ()),
+        Err(Error::OutputShape { expected: vec![4, 2, 3], actual: vec![8, 3] })
+    );
+    assert_eq!(layer.prepare(&device, &input, &input).map(|_| ()), Err(Error::SameBuffer));
+    assert_eq!(input.write(&ramp([2, 3])), Err(Error::OutputShape { expected: vec![4, 2, 3], actual: vec![2, 3] }));
+    assert_works(&device);
+}
+
+#[test]
+fn a_parameter_that_the_layer_does_not_have_is_refused() {
+    let device = device();
+    let none = GpuLayerNorm::new(&device, &LayerNormConfig::new(4).affine(Affine::None)).expect("a layer");
+    assert_eq!(none.set_weight(&ramp([4])), Err(Error::NoParameter { name: "weight", affine: Affine::None }));
+    let weight = GpuLayerNorm::new(&device, &LayerNormConfig::new(4).affine(Affine::Weight)).expect("a layer");
+    assert_eq!(weight.set_bias(&ramp([4])), Err(Error::NoParameter { name: "bias", affine: Affine::Weight }));
+    assert_works(&device);
+}
+
+#[test]
+fn what_belongs_to_another_device_is_refused() {
+    let (first, second) = (device(), device());
+    let layer = GpuLayerNorm::new(&first, &LayerNormConfig::new(4)).expect("a layer");
+    let foreign = GpuTensor::upload(&second, &ramp([2, 4])).expect("an upload");
+    assert_eq!(layer.run(&second, &ramp([2, 4])), Err(Error::ForeignDevice { what: "the layer" }));
+    assert_eq!(layer.forward(&first, &foreign).map(|_| ()), Err(Error::ForeignDevice { what: "the input" }));
+    let own = GpuTensor::upload(&first, &ramp([2, 4])).expect("an upload");
+    assert_eq!(layer.prepare(&first, &own, &foreign).map(|_| ()), Err(Error::ForeignDevice { what: "the output" }));
+    assert_works(&first);
+    assert_works(&second);
+}
+
+#[test]
+fn strategies_and_geometries_that_cannot_run_are_refused() {
+    let device = device();
+    let split = LayerNormConfig::new(3).strategy(Strategy::Split);
+    let refused = GpuLayerNorm::new(&device, &split).map(|_| ());
+    assert!(matches!(refused, Err(Error::Strategy { strategy: Strategy::Split, width: 3, .. })), "{refused:?}");
+
+    let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(4)).expect("a layer");
+    let input = GpuTensor::upload(&device, &ramp([2, 4])).expect("an upload");
+    let output = GpuTensor::zeros(&device, [2, 4]).expect("a tensor");
+    // Made for a device with more invocations a workgroup than any has.
+    let large = Capabilities {
+        max_invocations_per_workgroup: 1 << 16,
+        max_workgroup_storage: 1 << 24,
+        ..*device.capabilities()
+    };
+    let geometry = Geometry {
+        access: Access::Reread,
+        reduction: Reduction::Workgroup,
+        lanes: 1 << 15,
+        spans_per_workgroup: 1,
+        segment_width: None,
+    };
+    let problem = layer.config().problem(2).expect("a problem");
+    let plan = Plan::with_geometry(&problem, &large, geometry).expect("a plan");
+    let refused = layer.prepare_plan(&device, plan, &input, &output).map(|_| ());
+    assert!(matches!(refused, Err(Error::Geometry { .. })), "{refused:?}");
+
+    let other = Plan::new(&layer.config().problem(3).expect("a problem"), device.capabilities()).expect("a plan");
+    let refused = layer.prepare_plan(&device, other, &input, &output).map(|_| ());
+    assert!(matches!(refused, Err(Error::PlanMismatch { .. })), "{refused:?}");
+    assert_works(&device);
+}
+
+#[test]
+fn an_adapter_that_is_not_there_is_named_with_those_that_are() {
+    let missing = GpuDevice::builder().adapter_name("no such adapter").build().map(|_| ());
+    let Err(Error::NoAdapter { requested, found }) = missing else { panic!("{missing:?}") };
+    assert!(requested.contains("no such adapter"));
+    assert!(!found.is_empty());
+    assert_works(&device());
+}
+
+#[test]
+fn a_buffer_over_the_limit_is_refused_before_anything_is_allocated() {
+    let device = device();
+    let max = device.capabilities().max_buffer_bytes;
+    let rows = usize::try_from(max / 4 + 1).expect("a count");
+    assert_eq!(GpuTensor::zeros(&device, [rows]).map(|_| ()), Err(Error::BufferSize { bytes: rows as u64 * 4, max }));
+    assert_works(&device);
+}
+
+#[test]
+fn a_row_over_the_binding_limit_is_refused() {
+    let (adapter, wgpu_device, queue) = own_device(
+        |limits| wgpu::Limits { max_storage_buffer_binding_size: 1 << 16, ..limits.clone() },
+        wgpu::Features::empty(),
+    );
+    let device = GpuDevice::from_wgpu(adapter, wgpu_device, queue).expect("a device");
+    let refused = GpuLayerNorm::new(&device, &LayerNormConfig::new(1 << 14)).map(|_| ());
+    assert!(matches!(refused, Err(Error::RowSize { max: 65_536, .. })), "{refused:?}");
+    // Many rows that do not fit one binding together run in chunks.
+    let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(1000).affine(Affine::None)).expect("a layer");
+    let input = ramp([100, 1000]);
+    let output = layer.run(&device, &input).expect("an output");
+    let expected = gpu_layer_norm::reference::layer_norm(input.values(), 1000, None, None, 1e-5, false);
+    for (y, expected) in output.values().iter().zip(expected) {
+        approx::assert_abs_diff_eq!(f64::from(*y), expected, epsilon = 1e-6);
+    }
+    assert_works(&device);
+}
+
+#[test]
+fn a_callers_device_with_few_limits_and_no_features_works() {
+    for limits in [wgpu::Limits::defaults(), wgpu::Limits::downlevel_defaults()] {
+        let (adapter, wgpu_device, queue) = own_device(|_| limits, wgpu::Features::empty());
+        let device = GpuDevice::from_wgpu(adapter, wgpu_device, queue).expect("a device");
+        assert_eq!(device.capabilities().subgroups, None);
+        assert_works(&device);
+        let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(300_001)).expect("a layer");
+        let input = ramp([2, 300_001]);
+        let output = layer.run(&device, &input).expect("an output");
+        let expected = gpu_layer_norm::reference::layer_norm(input.values(), 300_001, None, None, 1e-5, false);
+        for (y, expected) in output.values().iter().zip(expected) {
+            approx::assert_abs_diff_eq!(f64::from(*y), expected, epsilon = 2e-6);
+        }
+    }
+}
+
+#[test]
+fn a_device_without_storage_buffers_is_refused() {
+    let (adapter, wgpu_device, queue) = own_device(
+        |limits| wgpu::Limits { max_storage_buffers_per_shader_stage: 1, ..limits.clone() },
+        wgpu::Features::empty(),
+    );
+    let refused = GpuDevice::from_wgpu(adapter, wgpu_device, queue).map(|_| ());
+    assert_eq!(refused, Err(Error::DeviceTooSmall { what: "storage buffers a shader", needed: 2, actual: 1 }));
+    // Two are enough without an affine map, and a layer that needs more says so.
+    let (adapter, wgpu_device, queue) = own_device(
+        |limits| wgpu::Limits { max_storage_buffers_per_shader_stage: 3, ..limits.clone() },
+        wgpu::Features::empty(),
+    );
+    let device = GpuDevice::from_wgpu(adapter, wgpu_device, queue).expect("a device");
+    assert_eq!(
+        GpuLayerNorm::new(&device, &LayerNormConfig::new(4)).map(|_| ()),
+        Err(Error::DeviceTooSmall { what: "storage buffers a shader", needed: 4, actual: 3 })
+    );
+    let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(4).affine(Affine::Weight)).expect("a layer");
+    assert!(layer.run(&device, &ramp([2, 4])).is_ok());
+}
+
+#[test]
+fn a_lost_device_says_so_and_a_new_one_works() {
+    let lost = device();
+    let layer = GpuLayerNorm::new(&lost, &LayerNormConfig::new(4)).expect("a layer");
+    let tensor = GpuTensor::upload(&lost, &ramp([2, 4])).expect("an upload");
+    lost.device().destroy();
+    for refused in [
+        layer.run(&lost, &ramp([2, 4])).map(|_| ()),
+        pollster::block_on(layer.run_async(&lost, &ramp([2, 4]))).map(|_| ()),
+        layer.forward(&lost, &tensor).map(|_| ()),
+        tensor.download().map(|_| ()),
+        layer.set_weight(&ramp([4])),
+        GpuLayerNorm::new(&lost, &LayerNormConfig::new(8)).map(|_| ()),
+    ] {
+        assert!(matches!(refused, Err(Error::DeviceLost { .. })), "{refused:?}");
+    }
+    assert_works(&device());
+}
+
+#[test]
+fn a_lost_device_of_the_callers_own_gives_an_error_too() {
+    let (adapter, wgpu_device, queue) = own_device(Clone::clone, wgpu::Features::empty());
+    let device = GpuDevice::from_wgpu(adapter, wgpu_device, queue).expect("a device");
+    let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(4)).expect("a layer");
+    device.device().destroy();
+    let refused = layer.run(&device, &ramp([2, 4])).map(|_| ());
+    assert!(matches!(refused, Err(Error::DeviceLost { .. } | Error::Wgpu { .. })), "{refused:?}");
+}
+
+#[test]
+fn a_buffer_that_the_caller_destroyed_is_an_error() {
+    let device = device();
+    let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(4)).expect("a layer");
+    let input = GpuTensor::upload(&device, &ramp([2, 4])).expect("an upload");
+    input.buffer().destroy();
+    for refused in [layer.forward(&device, &input).map(|_| ()), input.download().map(|_| ())] {
+        assert!(matches!(refused, Err(Error::Wgpu { .. })), "{refused:?}");
+    }
+    assert_works(&device);
+}
+
+/// In a process of its own that may have 8 GiB of address space, buffers are made until one is refused.
+#[test]
+#[cfg(unix)]
+fn out_of_memory_is_an_error_and_the_device_goes_on() {
+    const CHILD: &str = "GPU_LAYER_NORM_TEST_OUT_OF_MEMORY";
+    if std::env::var_os(CHILD).is_none() {
+        let status = std::process::Command::new("sh")
+            .args(["-c", "ulimit -v 8388608 && exec \"$0\" \"$@\""])
+            .arg(std::env::current_exe().expect("this program has a path"))
+            .args(["--exact", "out_of_memory_is_an_error_and_the_device_goes_on", "--nocapture"])
+            .env(CHILD, "1")
+            .status()
+            .expect("sh runs");
+        assert!(status.success(), "{status}");
+        return;
+    }
+    let device = device();
+    let elements = usize::try_from(device.capabilities().max_buffer_bytes / 4).expect("a count");
+    let mut tensors = Vec::new();
+    let refused = loop {
+        match GpuTensor::zeros(&device, [elements]) {
+            Ok(tensor) => tensors.push(tensor),
+            Err(error) => break error,
+        }
+        assert!(tensors.len() < 64, "more than the address space holds");
+    };
+    assert_eq!(refused, Error::OutOfMemory { operation: "tensor", bytes: elements as u64 * 4 });
+    drop(tensors);
+    device.wait().expect("the device is there");
+    assert_works(&device);
+}
+
+/// wgpu's backend without a driver checks every call that is made, and computes nothing.
+#[test]
+fn every_call_passes_validation_without_a_driver() {
+    let device = GpuDevice::builder().backends(wgpu::Backends::NOOP).build().expect("a device");
+    for strategy in [None, Some(Strategy::Resident), Some(Strategy::Streaming), Some(Strategy::Split)] {
+        for affine in [Affine::None, Affine::Weight, Affine::WeightAndBias] {
+            let config = LayerNormConfig::new(30).affine(affine);
+            let config = strategy.map_or(config.clone(), |strategy| config.strategy(strategy));
+            let layer = GpuLayerNorm::new(&device, &config).expect("a layer");
+            let input = GpuTensor::upload(&device, &ramp([2, 30])).expect("an upload");
+            assert_eq!(layer.forward(&device, &input).map(|output| output.shape().to_vec()), Ok(vec![2, 30]));
+            assert_eq!(input.download(), Ok(ramp([2, 30])));
+        }
+    }
+}
+
+#[test]
+fn errors_of_this_crate_stay_out_of_the_callers_handler_and_the_callers_own_reach_it() {
+    let (adapter, wgpu_device, queue) = own_device(Clone::clone, wgpu::Features::empty());
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&seen);
+    wgpu_device.on_uncaptured_error(Arc::new(move |_| {
+        counter.fetch_add(1, Ordering::SeqCst);
+    }));
+    let device = GpuDevice::from_wgpu(adapter, wgpu_device.clone(), queue).expect("a device");
+    let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(4)).expect("a layer");
+    let input = GpuTensor::upload(&device, &ramp([2, 4])).expect("an upload");
+    input.buffer().destroy();
+    assert!(layer.forward(&device, &input).is_err());
+    assert!(input.download().is_err());
+    assert_works(&device);
+    assert_eq!(seen.load(Ordering::SeqCst), 0);
+    let _ = wgpu_device.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 4,
+        usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::STORAGE,
+        mapped_at_creation: false,
+    });
+    assert_eq!(seen.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn threads_share_a_device_and_a_layer() {
+    let device = device();
+    let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(65)).expect("a layer");
+    let expected = layer.run(&device, &ramp([30, 65])).expect("an output");
+    std::thread::scope(|scope| {
+        let run = || layer.run(&device, &ramp([30, 65]));
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
+        for thread in threads {
+            assert_eq!(thread.join().expect("no panic"), Ok(expected.clone()));
+        }
+    });
+}

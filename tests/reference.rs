@@ -1,0 +1,64 @@
+//! The f64 reference against values that were computed elsewhere.
+
+mod common;
+
+use common::fixture;
+use gpu_layer_norm::reference::{layer_norm, row_statistics};
+
+/// `flax.linen.LayerNorm` in float64. Both round differently in the last digits; at mean 1e6 and std 1 a relative
+/// 2^-53 of the mean is 1e-10 of x̂.
+#[test]
+fn it_agrees_with_flax_in_float64() {
+    let fixture = fixture("flax_float64.json");
+    for case in fixture["cases"].as_array().expect("cases") {
+        let floats = |name: &str| -> Vec<f32> { common::numbers(&case[name]).iter().map(|&x| x as f32).collect() };
+        let width = case["width"].as_u64().expect("a width") as usize;
+        let eps = case["eps"].as_f64().expect("an eps");
+        let output = layer_norm(&floats("input"), width, Some(&floats("weight")), Some(&floats("bias")), eps, false);
+        let expected = common::numbers(&case["output"]);
+        assert_eq!(output.len(), expected.len());
+        for (y, expected) in output.iter().zip(expected) {
+            approx::assert_abs_diff_eq!(*y, expected, epsilon = 1e-9);
+        }
+    }
+}
+
+/// The ONNX suite's outputs are f32, computed in f32: a few units in the last place of values below 4.
+#[test]
+fn it_agrees_with_the_onnx_suite_mean_and_inverse_deviation_included() {
+    let cases = common::onnx_cases();
+    assert_eq!(cases.len(), 19);
+    for case in cases {
+        let width: usize = case.normalized_shape().iter().product();
+        let (weight, bias) = (Some(&case.weight.values[..]), Some(&case.bias.values[..]));
+        let output = layer_norm(&case.input.values, width, weight, bias, case.epsilon, false);
+        for (y, expected) in output.iter().zip(&case.output.values) {
+            approx::assert_abs_diff_eq!(*y, f64::from(*expected), epsilon = 4e-6);
+        }
+        for (i, row) in case.input.values.chunks(width).enumerate() {
+            let statistics = row_statistics(row, case.epsilon, false);
+            approx::assert_abs_diff_eq!(statistics.mean, f64::from(case.mean[i]), epsilon = 1e-6);
+            approx::assert_relative_eq!(statistics.rstd, f64::from(case.rstd[i]), max_relative = 1e-6);
+        }
+    }
+}
+
+/// By hand: row 1 2 4 1 has mean 2 and variance 1.5; row 6 3 2 4 mean 15/4, variance 35/16; row 2 4 6 1 mean 13/4,
+/// variance 59/16.
+#[test]
+fn the_first_source_is_worked_by_hand() {
+    let rows = [[1.0, 2.0, 4.0, 1.0], [6.0, 3.0, 2.0, 4.0], [2.0, 4.0, 6.0, 1.0]];
+    let by_hand = [(2.0, 1.5_f64), (3.75, 2.1875), (3.25, 3.6875)];
+    for (row, (mean, variance)) in rows.iter().zip(by_hand) {
+        let statistics = row_statistics(row, 1e-5, false);
+        assert_eq!(statistics.mean, mean);
+        assert_eq!(statistics.rstd, 1.0 / (variance + 1e-5).sqrt());
+        let unbiased = row_statistics(row, 1e-5, true);
+        approx::assert_relative_eq!(unbiased.rstd, 1.0 / (variance * 4.0 / 3.0 + 1e-5).sqrt(), max_relative = 1e-15);
+    }
+}
+
+#[test]
+fn a_constant_row_gives_the_bias_even_without_eps() {
+    assert_eq!(layer_norm(&[7.0; 4], 4, Some(&[2.0; 4]), Some(&[0.5; 4]), 0.0, false), [0.5; 4]);
+}
