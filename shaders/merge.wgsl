@@ -11,7 +11,8 @@
 
 // Segments that a lane looks at, one in each turn.
 const MERGE_TURNS: u32 = (SEGMENTS + LANES - 1u) / LANES;
-const MERGE_BLOCK: u32 = 32u;
+// Segments whose sum goes to an outer sum, as in the measuring of a span.
+const MERGE_BLOCK: u32 = 16u;
 
 struct Merged {
     shift: f32,

@@ -14,18 +14,28 @@ fn rstd_of(moments: Moments) -> f32 {
     return select(0.0, estimate, variance > 0.0);
 }
 
+fn write_unit(turn: u32, moments: Moments, rstd: f32) {
+    if in_span(turn) {
+        let position = span_begin + unit_index(turn);
+        let difference = span_unit(turn) * moments.scale - moments.shift;
+        let normalized = fma(difference, Unit(rstd), Unit(-moments.correction * rstd));
+        output[params.output_base + row * ROW_UNITS + position] = store(affine(normalized, position));
+    }
+}
+
 fn span_normalize(moments: Moments) {
     if !span_owned {
         return;
     }
     let rstd = rstd_of(moments);
-    let correction = Unit(-moments.correction * rstd);
-    for (var turn = 0u; turn < TURNS; turn++) {
-        if in_span(turn) {
-            let position = span_begin + unit_index(turn);
-            let difference = span_unit(turn) * moments.scale - moments.shift;
-            let normalized = fma(difference, Unit(rstd), correction);
-            output[params.output_base + row * ROW_UNITS + position] = store(affine(normalized, position));
+    for (var turn = 0u; turn < TURNS; turn += STEP) {
+        write_unit(turn, moments, rstd);
+        if STEP >= 2u {
+            write_unit(turn + 1u, moments, rstd);
+        }
+        if STEP == 4u {
+            write_unit(turn + 2u, moments, rstd);
+            write_unit(turn + 3u, moments, rstd);
         }
     }
 }

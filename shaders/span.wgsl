@@ -9,8 +9,10 @@
 
 const ROW_UNITS: u32 = WIDTH / UNIT;
 const SEGMENT_UNITS: u32 = SEGMENT_WIDTH / UNIT;
-// Every lane has a unit in every turn, so nothing need be masked.
-const EVEN: bool = WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % LANES == 0u;
+// Turns that a loop body takes at once.
+const STEP: u32 = select(select(1u, 2u, TURNS >= 2u), 4u, TURNS >= 4u);
+// Every lane has a unit in every turn that a loop body takes, so nothing need be masked.
+const EVEN: bool = WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % (LANES * STEP) == 0u;
 
 // Which of the LANES invocations this one is.
 var<private> lane: u32;
@@ -43,6 +45,7 @@ fn unit_index(turn: u32) -> u32 {
     return turn * LANES + lane;
 }
 
+// False past the end of the span, also for turns from TURNS on.
 fn in_span(turn: u32) -> bool {
     return EVEN || unit_index(turn) < span_units;
 }

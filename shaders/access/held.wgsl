@@ -1,9 +1,12 @@
 // Access: the span is read once and held in registers, TURNS units in each lane.
 
-var<private> held: array<Unit, TURNS>;
+// A loop body may look past the last turn, to find that this lane has no unit there.
+const HELD: u32 = (TURNS + STEP - 1u) / STEP * STEP;
+
+var<private> held: array<Unit, HELD>;
 
 fn span_read() {
-    for (var turn = 0u; turn < TURNS; turn++) {
+    for (var turn = 0u; turn < HELD; turn++) {
         held[turn] = read_unit(turn);
     }
 }
