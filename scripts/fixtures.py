@@ -4,7 +4,7 @@
     python3 -m venv venv && venv/bin/pip install onnx==1.22.0 jax==0.10.2 flax==0.12.8
     venv/bin/python scripts/fixtures.py
 
-- onnx_layer_normalization.json: the test_layer_normalization_* cases of the ONNX backend suite, as the onnx wheel carries
+- onnx/layer_normalization.json: the test_layer_normalization_* cases of the ONNX backend suite, as the onnx wheel carries
   them. onnx is under the Apache License 2.0, copied beside it.
 - flax_float64.json: inputs, and what flax.linen.LayerNorm gives for them in float64.
 """
@@ -100,8 +100,8 @@ def write(name, value):
         file.write("\n")
 
 
-write("onnx_layer_normalization.json", onnx_cases())
+write(os.path.join("onnx", "layer_normalization.json"), onnx_cases())
 write("flax_float64.json", flax_cases())
-for path in glob.glob(os.path.join(os.path.dirname(onnx.__file__), "..", f"onnx-{onnx.__version__}.dist-info", "licenses", "*")):
-    if os.path.isfile(path):
-        shutil.copy(path, os.path.join(DATA, f"onnx_{os.path.basename(path)}"))
+licenses = os.path.join(os.path.dirname(onnx.__file__), "..", f"onnx-{onnx.__version__}.dist-info", "licenses")
+for name in ("LICENSE", "NOTICE"):
+    shutil.copy(os.path.join(licenses, name), os.path.join(DATA, "onnx", name))

@@ -46,16 +46,16 @@ fn measure_scaled(scale: f32) -> Measured {
     let count = f32(span_units * UNIT);
     let origin = read_origin() * scale;
     var sum = Unit(0.0);
-    for (var turn = 0u; turn < TURNS; turn += STEP) {
+    for (var turn = 0u; turn < span_turns(); turn += STEP) {
         sum += step_sums(turn, scale, origin).differences;
     }
     let shift = origin + span_sum(vec2<f32>(unit_sum(sum), 0.0)).x / count;
 
     var differences = Unit(0.0);
     var squares = Unit(0.0);
-    for (var block = 0u; block < TURNS; block += BLOCK) {
+    for (var block = 0u; block < span_turns(); block += BLOCK) {
         var sums = Sums();
-        for (var turn = block; turn < min(block + BLOCK, TURNS); turn += STEP) {
+        for (var turn = block; turn < min(block + BLOCK, span_turns()); turn += STEP) {
             let step = step_sums(turn, scale, shift);
             sums = Sums(sums.differences + step.differences, sums.squares + step.squares);
         }
@@ -70,7 +70,7 @@ fn measure_scaled(scale: f32) -> Measured {
 
 fn largest_bits() -> u32 {
     var largest = UnitBits(0u);
-    for (var turn = 0u; turn < TURNS; turn++) {
+    for (var turn = 0u; turn < span_turns(); turn++) {
         largest = max(largest, bitcast<UnitBits>(span_unit(turn)) & UnitBits(0x7fffffffu));
     }
     return span_max(unit_max(largest));

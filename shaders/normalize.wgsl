@@ -28,7 +28,7 @@ fn span_normalize(moments: Moments) {
         return;
     }
     let rstd = rstd_of(moments);
-    for (var turn = 0u; turn < TURNS; turn += STEP) {
+    for (var turn = 0u; turn < span_turns(); turn += STEP) {
         write_unit(turn, moments, rstd);
         if STEP >= 2u {
             write_unit(turn + 1u, moments, rstd);

@@ -17,7 +17,8 @@ struct Params {
     eps: f32,
     // 1 for the biased variance, n / (n − 1) for the unbiased one.
     variance_factor: f32,
-    reserved: u32,
+    // TURNS, for loops that a driver should not unroll because it cannot see their length.
+    turns: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

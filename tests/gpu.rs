@@ -89,16 +89,17 @@ fn plans(problem: &Problem, device: &GpuDevice) -> Result<Vec<Plan>, Failed> {
 }
 
 /// Every width with 1, 2, 3, 7 and 64 rows as far as the adapter's budget goes, with each affine map and each strategy. Each
-/// pair of the two compiles a kernel, so the forced strategies take the affine maps in turn.
+/// pair of the two compiles a kernel, so the forced strategies take the affine maps in turn, at one row count.
 fn widths(name: &str, device: &GpuDevice, widths: impl IntoIterator<Item = usize>) -> Outcome {
     let budget = element_budget(name).min(1 << 16);
     for width in widths {
         let row_counts: BTreeSet<usize> = [1, 2, 3, 7, 64].map(|rows| rows.min((budget / width).max(1))).into();
+        let forced_rows = row_counts.iter().copied().filter(|&rows| rows <= 7).max().unwrap_or(1);
         for rows in row_counts {
             let case = Case::new(rows, width, Data::Normal { mean: 3.0, std: 2.0 }, width as u64);
             for (i, affine) in AFFINES.into_iter().enumerate() {
                 for (j, plan) in plans(&case.problem(affine), device)?.into_iter().enumerate() {
-                    if j == 0 || (i + j + width) % 3 == 0 {
+                    if j == 0 || rows == forced_rows && (i + j + width) % 3 == 0 {
                         check(&case, device, affine, plan)?;
                     }
                 }
@@ -134,8 +135,7 @@ fn row_counts(name: &str, device: &GpuDevice) -> Outcome {
 }
 
 /// Widths at which every geometry runs. Few, because each is a kernel to compile.
-const GEOMETRY_CASES: [(usize, Affine); 4] =
-    [(2, Affine::None), (31, Affine::Weight), (129, Affine::WeightAndBias), (1000, Affine::WeightAndBias)];
+const GEOMETRY_CASES: [(usize, Affine); 3] = [(2, Affine::None), (129, Affine::Weight), (1000, Affine::WeightAndBias)];
 
 /// Each access, reduction and segmentation, also those that the planner would not pick here.
 fn every_geometry(_: &str, device: &GpuDevice) -> Outcome {

@@ -156,7 +156,7 @@ fn the_params_block_has_the_layout_of_its_host_twin() {
             vec![$((stringify!($field).to_owned(), std::mem::offset_of!(Params, $field) as u32)),+]
         };
     }
-    let host = host!(spans, workgroups, workgroups_x, input_base, output_base, eps, variance_factor, reserved);
+    let host = host!(spans, workgroups, workgroups_x, input_base, output_base, eps, variance_factor, turns);
     assert_eq!(wgsl, host);
 }
 

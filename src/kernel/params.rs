@@ -16,8 +16,8 @@ pub struct Params {
     pub eps: f32,
     /// 1 for the biased variance, n / (n − 1) for the unbiased one.
     pub variance_factor: f32,
-    /// Zero.
-    pub reserved: u32,
+    /// [`Kernel::turns`](super::Kernel::turns), for loops that a driver should not unroll.
+    pub turns: u32,
 }
 
 const _: () = assert!(size_of::<Params>() == 32);

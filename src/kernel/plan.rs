@@ -388,7 +388,7 @@ fn chunk(problem: &Problem, capabilities: &Capabilities, kernels: &[Kernel], row
         output_base: base,
         eps: problem.eps_value(),
         variance_factor: problem.variance_factor(),
-        reserved: 0,
+        turns: kernel.turns(),
     };
     let dispatches = (0..kernels.len())
         .map(|kernel| Dispatch { kernel, workgroups: [x, workgroups.div_ceil(x), 1], params })
@@ -424,7 +424,7 @@ fn cpu_candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometr
     const FEW_ROWS: u64 = 16;
     // A row as short as this is not worth cutting.
     const SHORT: u32 = 4096;
-    // Registers are an array in memory: only the shortest rows gain from them.
+    // Registers are an array in memory: only the shortest rows gain from them, and long arrays take long to compile.
     const HELD: u32 = 16;
 
     let width = problem.width();
@@ -435,7 +435,9 @@ fn cpu_candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometr
         Geometry { access, reduction, lanes, spans_per_workgroup, segment_width: None }
     };
     let streaming = [1, subgroup].map(|lanes| whole(Access::Reread, lanes));
-    let resident = [1, subgroup].map(|lanes| whole(Access::Held, lanes));
+    let resident = [1, subgroup, 64, 256].map(|lanes| whole(Access::Held, lanes));
+    let (resident, crowded): (Vec<_>, Vec<_>) =
+        resident.into_iter().partition(|geometry| width.div_ceil(geometry.lanes) <= HELD);
     let split = [1, subgroup].map(|lanes| {
         // Enough segments for every core, none longer than the longest loop.
         let unit = Unit::for_width(width).elements();
@@ -443,16 +445,17 @@ fn cpu_candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometr
         let segments = wanted.max(width.div_ceil(MAX_TURNS / 2 * lanes * unit));
         Geometry { segment_width: Some(segment_width(width, segments, lanes)), ..whole(Access::Reread, lanes) }
     });
-    let barriers = [64, 256].into_iter().flat_map(|lanes| [whole(Access::Held, lanes), whole(Access::Reread, lanes)]);
+    let barriers = [64, 256].map(|lanes| whole(Access::Reread, lanes));
 
+    let (streaming, split) = (streaming.as_slice(), split.as_slice());
     let order = if problem.rows() < FEW_ROWS && width > SHORT {
-        [split, streaming, resident]
+        [split, streaming, &resident]
     } else if width <= HELD {
-        [resident, streaming, split]
+        [&resident, streaming, split]
     } else {
-        [streaming, split, resident]
+        [streaming, split, &resident]
     };
-    order.into_iter().flatten().chain(barriers).collect()
+    [order.concat().as_slice(), &crowded, &barriers].concat()
 }
 
 /// On a GPU: lanes by width as NVIDIA's best practice has them, registers while the row fits, several workgroups a row

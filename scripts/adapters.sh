@@ -1,0 +1,43 @@
+# Sourced by scripts/demo and scripts/test: sees to it that there is an adapter to run on.
+
+# libEGL complains where this is unset.
+export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}"
+
+# Installs Debian packages, or says what to install and stops.
+install_packages() {
+    local as_root=()
+    if ! command -v apt-get >/dev/null; then
+        echo "No apt-get here. Install the equivalent of these Debian packages and run this again: $*" >&2
+        exit 1
+    fi
+    if [ "$(id -u)" -ne 0 ]; then
+        if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+            as_root=(sudo -n)
+        else
+            echo "Not allowed to install packages. Run this, then the script again: sudo apt-get install $*" >&2
+            exit 1
+        fi
+    fi
+    echo "installing $*"
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# What the demo lists, as cargo builds it with the given options.
+list_adapters() {
+    cargo run --quiet "$@" --example demo -- --list 2>/dev/null
+}
+
+# Where there is no Vulkan, Metal or DX12 adapter, installs the software one of Vulkan.
+ensure_adapter() {
+    local pattern='backend +(Vulkan|Metal|Dx12)'
+    cargo build --quiet "$@" --example demo
+    if ! list_adapters "$@" | grep -qE "$pattern"; then
+        install_packages mesa-vulkan-drivers libvulkan1
+        if ! list_adapters "$@" | grep -qE "$pattern"; then
+            echo "mesa-vulkan-drivers is installed, and there is still no Vulkan adapter. Adapters:" >&2
+            list_adapters "$@" >&2
+            exit 1
+        fi
+    fi
+}
