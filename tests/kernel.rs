@@ -15,6 +15,11 @@ fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, rng_seed: RngSeed::Fixed(30), ..ProptestConfig::default() }
 }
 
+/// WebGPU's default limits, but buffers of any size.
+fn large_baseline() -> Capabilities {
+    Capabilities { max_buffer_bytes: 1 << 50, ..Capabilities::webgpu_baseline() }
+}
+
 fn any_capabilities() -> impl proptest::strategy::Strategy<Value = Capabilities> {
     let class = prop_oneof![
         Just(AdapterClass::Discrete),
@@ -35,7 +40,8 @@ fn any_capabilities() -> impl proptest::strategy::Strategy<Value = Capabilities>
             max_invocations_per_workgroup: invocations,
             max_storage_buffers: buffers,
             max_binding_bytes: (1 << log) - 1,
-            ..Capabilities::webgpu_baseline()
+            max_buffer_bytes: 1 << 40,
+            ..large_baseline()
         },
     )
 }
@@ -124,6 +130,7 @@ proptest! {
         // workgroup can stream.
         match Plan::new(&problem, &capabilities) {
             Ok(plan) => check(&plan, &capabilities),
+            Err(Error::BufferSize { .. }) => prop_assert!(problem.bytes() > 1 << 40),
             Err(Error::Geometry { .. }) => prop_assert!(capabilities.max_storage_buffers < 5 && width > 1 << 20),
             Err(error) => prop_assert!(false, "{error}"),
         }
@@ -133,7 +140,7 @@ proptest! {
                     prop_assert_eq!(plan.strategy(), strategy);
                     check(&plan, &capabilities);
                 }
-                Err(Error::Strategy { .. }) => {}
+                Err(Error::Strategy { .. } | Error::BufferSize { .. }) => {}
                 Err(error) => prop_assert!(false, "{error}"),
             }
         }
@@ -155,11 +162,11 @@ proptest! {
     ) {
         let problem = Problem::new(rows, width)?;
         let access = if held { Access::Held } else { Access::Reread };
-        // 4 · lanes may overflow where lanes is wild: it must not.
         let geometry = Geometry { access, reduction, lanes, spans_per_workgroup, segment_width };
         match Plan::with_geometry(&problem, &capabilities, geometry) {
             Ok(plan) => check(&plan, &capabilities),
             Err(Error::Geometry { reason }) => prop_assert!(!reason.is_empty()),
+            Err(Error::BufferSize { .. }) => prop_assert!(problem.bytes() > 1 << 40),
             Err(error) => prop_assert!(false, "{error}"),
         }
     }
@@ -188,7 +195,7 @@ proptest! {
 fn processor_plans_have_no_barrier() {
     let subgroups = [None, Some(SubgroupSizes { min: 4, max: 4 }), Some(SubgroupSizes { min: 8, max: 8 })];
     for subgroups in subgroups {
-        let capabilities = Capabilities { class: AdapterClass::Cpu, subgroups, ..Capabilities::webgpu_baseline() };
+        let capabilities = Capabilities { class: AdapterClass::Cpu, subgroups, ..large_baseline() };
         for width in [1, 17, 768, 4097, 65_536, 1_000_003, MAX_WIDTH - 1, MAX_WIDTH] {
             for rows in [1, 15, 16, 100_000] {
                 for affine in AFFINES {
@@ -206,7 +213,7 @@ fn gpu_plans_hold_rows_in_registers_up_to_32768_elements_and_split_few_long_rows
     let capabilities = Capabilities {
         class: AdapterClass::Discrete,
         subgroups: Some(SubgroupSizes { min: 32, max: 32 }),
-        ..Capabilities::webgpu_baseline()
+        ..large_baseline()
     };
     let plan =
         |rows, width| Plan::new(&Problem::new(rows, width).expect("a valid problem"), &capabilities).expect("a plan");
@@ -222,7 +229,7 @@ fn gpu_plans_hold_rows_in_registers_up_to_32768_elements_and_split_few_long_rows
 
 #[test]
 fn a_device_without_subgroups_gets_kernels_without_them() {
-    let capabilities = Capabilities::webgpu_baseline();
+    let capabilities = large_baseline();
     for width in [1, 64, 768, 65_536] {
         let plan = Plan::new(&Problem::new(64, width).expect("a valid problem"), &capabilities).expect("a plan");
         assert!(plan.kernels().iter().all(|kernel| !kernel.uses_subgroups()), "{plan}");
@@ -231,7 +238,7 @@ fn a_device_without_subgroups_gets_kernels_without_them() {
 
 #[test]
 fn rows_past_one_dimension_of_a_dispatch_take_a_second() {
-    let capabilities = Capabilities { class: AdapterClass::Cpu, ..Capabilities::webgpu_baseline() };
+    let capabilities = Capabilities { class: AdapterClass::Cpu, ..large_baseline() };
     let problem = Problem::new(8 * 65_535 * 2 + 1, 16).expect("a valid problem");
     let plan = Plan::new(&problem, &capabilities).expect("a plan");
     assert_eq!(plan.chunks().len(), 1);
@@ -241,7 +248,7 @@ fn rows_past_one_dimension_of_a_dispatch_take_a_second() {
 
 #[test]
 fn a_tensor_larger_than_a_binding_runs_in_chunks_of_rows() {
-    let capabilities = Capabilities::webgpu_baseline();
+    let capabilities = large_baseline();
     let problem = Problem::new(3, MAX_WIDTH).expect("a valid problem");
     let plan = Plan::new(&problem, &capabilities).expect("a plan");
     assert_eq!(plan.chunks().len(), 3, "128 MiB hold one row of 64 MiB and the room to align a second");
@@ -253,9 +260,18 @@ fn a_tensor_larger_than_a_binding_runs_in_chunks_of_rows() {
 
 #[test]
 fn a_row_larger_than_a_binding_is_an_error_with_both_sizes() {
-    let capabilities = Capabilities { max_binding_bytes: 1 << 20, ..Capabilities::webgpu_baseline() };
+    let capabilities = Capabilities { max_binding_bytes: 1 << 20, ..large_baseline() };
     let problem = Problem::new(1, 1 << 18).expect("a valid problem");
     assert_eq!(Plan::new(&problem, &capabilities), Err(Error::RowSize { bytes: (1 << 20) + 256, max: 1 << 20 }));
+}
+
+#[test]
+fn a_tensor_larger_than_a_buffer_is_an_error_with_both_sizes() {
+    let problem = Problem::new(5_000_000_000, MAX_WIDTH).expect("a valid problem");
+    assert_eq!(
+        Plan::new(&problem, &Capabilities::webgpu_baseline()),
+        Err(Error::BufferSize { bytes: 5_000_000_000 << 26, max: 256 << 20 })
+    );
 }
 
 #[test]
@@ -274,7 +290,7 @@ fn problems_outside_the_domain_are_errors() {
 #[test]
 fn a_plan_prints_what_it_does() {
     let problem = Problem::new(2, 1 << 20).expect("a valid problem").affine(Affine::Weight);
-    let capabilities = Capabilities { dialect: Dialect::Naga, ..Capabilities::webgpu_baseline() };
+    let capabilities = Capabilities { dialect: Dialect::Naga, ..large_baseline() };
     let text = Plan::new(&problem, &capabilities).expect("a plan").to_string();
     for part in ["split", "2 × 1048576", "Weight", "segments", "Partial", "then Merge", "rows 0..2"] {
         assert!(text.contains(part), "{part} in {text}");

@@ -21,6 +21,7 @@ fn all_capabilities() -> impl Iterator<Item = Capabilities> {
         subgroups.map(|sizes| Capabilities {
             class,
             subgroups: sizes.map(|(min, max)| SubgroupSizes { min, max }),
+            max_buffer_bytes: 1 << 50,
             ..Capabilities::webgpu_baseline()
         })
     })

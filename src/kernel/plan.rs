@@ -105,8 +105,8 @@ impl Plan {
     /// The plan that ranks first for this problem on such a device.
     ///
     /// # Errors
-    /// [`Error::RowSize`] if a row does not fit a binding, [`Error::DeviceTooSmall`] if the device binds too few
-    /// buffers, [`Error::Geometry`] if no candidate can run.
+    /// [`Error::BufferSize`] if the tensor does not fit a buffer, [`Error::RowSize`] if a row does not fit a binding,
+    /// [`Error::DeviceTooSmall`] if the device binds too few buffers, [`Error::Geometry`] if no candidate can run.
     pub fn new(problem: &Problem, capabilities: &Capabilities) -> Result<Self, Error> {
         Self::first(problem, capabilities, candidates(problem, capabilities))
     }
@@ -128,6 +128,10 @@ impl Plan {
     /// # Errors
     /// [`Error::Geometry`] if the geometry cannot run this problem on such a device, and as [`Plan::new`].
     pub fn with_geometry(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -> Result<Self, Error> {
+        // Also keeps the number of chunks within reason.
+        if problem.bytes() > capabilities.max_buffer_bytes {
+            return Err(Error::BufferSize { bytes: problem.bytes(), max: capabilities.max_buffer_bytes });
+        }
         let kernels = kernels(problem, capabilities, geometry)?;
         let segments = u64::from(kernels[0].segments());
         let rows_per_chunk = rows_per_chunk(problem, capabilities, &kernels)?;
