@@ -14,7 +14,11 @@ const SEEDS: u64 = 4;
 
 fn main() {
     let mut over = 0;
-    let devices = devices();
+    let (devices, unusable) = devices();
+    for (name, error) in unusable {
+        eprintln!("{name}: {error}");
+        over += 1;
+    }
     if devices.is_empty() {
         eprintln!("there is no adapter; scripts/demo installs one");
         std::process::exit(1);
@@ -53,7 +57,7 @@ fn main() {
         }
     }
     if over > 0 {
-        eprintln!("{over} figures are over their bound");
+        eprintln!("{over} figures are over their bound, or adapters unusable");
         std::process::exit(1);
     }
 }

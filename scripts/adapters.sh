@@ -32,11 +32,13 @@ list_adapters() {
 ensure_adapter() {
     local pattern='backend +(Vulkan|Metal|Dx12)'
     cargo build --quiet "$@" --example demo
-    if ! list_adapters "$@" | grep -qE "$pattern"; then
+    local adapters
+    adapters=$(list_adapters "$@") || true
+    if ! grep -qE "$pattern" <<<"$adapters"; then
         install_packages mesa-vulkan-drivers libvulkan1
-        if ! list_adapters "$@" | grep -qE "$pattern"; then
-            echo "mesa-vulkan-drivers is installed, and there is still no Vulkan adapter. Adapters:" >&2
-            list_adapters "$@" >&2
+        adapters=$(list_adapters "$@") || true
+        if ! grep -qE "$pattern" <<<"$adapters"; then
+            echo "mesa-vulkan-drivers is installed, and there is still no Vulkan adapter. Adapters: $adapters" >&2
             exit 1
         fi
     fi

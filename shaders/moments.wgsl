@@ -20,11 +20,13 @@ const LOW_EPS: f32 = 1.3552527156068805e-20; // 2^-66
 // Whether the moments must be taken again in another unit. `squares` is the sum of squares they come from. Looks at bits
 // because a compiler may assume that there are no infinities.
 fn moments_suspect(squares: f32, variance: f32) -> bool {
-    let overflowed = (bitcast<u32>(squares) & EXPONENT_BITS) == EXPONENT_BITS;
+    // Also where eps is so large that only the sum is too large.
+    let divisor = variance * params.variance_factor + params.eps;
+    let overflowed = exponent_of(squares) == 128 || exponent_of(divisor) == 128;
     return overflowed || (variance < LOW_VARIANCE && params.eps < LOW_EPS);
 }
 
-// floor(log2(|value|)); −127 for zero.
+// floor(log2(|value|)); −127 for zero, 128 for infinity and NaN.
 fn exponent_of(value: f32) -> i32 {
     return i32((bitcast<u32>(value) & EXPONENT_BITS) >> 23u) - 127;
 }

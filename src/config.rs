@@ -132,7 +132,8 @@ impl LayerNormConfig {
     /// The number of rows that an input of this shape has.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] unless the shape ends with the normalized shape.
+    /// [`Error::ShapeMismatch`] unless the shape ends with the normalized shape, [`Error::Size`] if the number does not
+    /// fit 64 bits.
     pub fn rows(&self, shape: &[usize]) -> Result<u64, Error> {
         let Some(leading) = shape.strip_suffix(self.normalized_shape.dimensions()) else {
             return Err(Error::ShapeMismatch {
@@ -140,6 +141,12 @@ impl LayerNormConfig {
                 shape: shape.to_vec(),
             });
         };
-        Ok(leading.iter().map(|&dimension| dimension as u64).product())
+        if leading.contains(&0) {
+            return Ok(0);
+        }
+        leading
+            .iter()
+            .try_fold(1_u64, |product, &dimension| product.checked_mul(dimension as u64))
+            .ok_or_else(|| Error::Size { shape: shape.to_vec() })
     }
 }

@@ -158,9 +158,12 @@ pub enum Error {
         /// The output's shape.
         actual: Vec<usize>,
     },
-    /// Input and output are the same buffer.
-    #[error("input and output are the same buffer; the output must be another tensor")]
-    SameBuffer,
+    /// The output is a tensor that the operation reads.
+    #[error("the output is the {name} too; it must be a tensor that the operation does not read")]
+    SameBuffer {
+        /// `input`, `weight` or `bias`.
+        name: &'static str,
+    },
     /// A tensor, layer or operation used with a device that it was not made on.
     #[error("{what} belongs to another GpuDevice; use it with the device it was made on")]
     ForeignDevice {

@@ -99,10 +99,12 @@ fn ranks_from_1_to_8_are_normalized_and_a_scalar_matches_nothing() {
 fn a_zero_size_leading_dimension_gives_an_empty_result() {
     let device = device();
     let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(3)).expect("a layer");
-    for shape in [vec![0, 3], vec![4, 0, 3]] {
+    for shape in [vec![0, 3], vec![4, 0, 3], vec![1 << 40, 1 << 40, 0, 3]] {
         let output = layer.run(&device, &tensor(shape.clone(), vec![])).expect("an output");
         assert_eq!((output.shape(), output.values()), (&shape[..], &[][..]));
     }
+    let overflowing = vec![1 << 40, 1 << 40, 3];
+    assert_eq!(layer.config().rows(&overflowing), Err(Error::Size { shape: overflowing }));
 }
 
 #[test]
@@ -204,7 +206,12 @@ fn shapes_that_do_not_match_are_refused() {
         layer.prepare(&device, &input, &output).map(|_| ()),
         Err(Error::OutputShape { expected: vec![4, 2, 3], actual: vec![8, 3] })
     );
-    assert_eq!(layer.prepare(&device, &input, &input).map(|_| ()), Err(Error::SameBuffer));
+    assert_eq!(layer.prepare(&device, &input, &input).map(|_| ()), Err(Error::SameBuffer { name: "input" }));
+    let row = GpuTensor::zeros(&device, [2, 3]).expect("a tensor");
+    for (name, parameter) in [("weight", layer.weight()), ("bias", layer.bias())] {
+        let refused = layer.prepare(&device, &row, parameter.expect("a parameter")).map(|_| ());
+        assert_eq!(refused, Err(Error::SameBuffer { name }));
+    }
     assert_eq!(input.write(&ramp([2, 3])), Err(Error::OutputShape { expected: vec![4, 2, 3], actual: vec![2, 3] }));
     assert_works(&device);
 }
@@ -400,7 +407,14 @@ fn out_of_memory_is_an_error_and_the_device_goes_on() {
         assert!(status.success(), "{status}");
         return;
     }
-    let device = device();
+    // Only a software adapter has its buffers in this process's memory.
+    let adapters = pollster::block_on(GpuDevice::builder().adapters());
+    let software = adapters.iter().find(|adapter| adapter.get_info().device_type == wgpu::DeviceType::Cpu);
+    let Some(software) = software else {
+        println!("there is no software adapter to exhaust");
+        return;
+    };
+    let device = pollster::block_on(GpuDevice::from_adapter(software)).expect("a device");
     let elements = usize::try_from(device.capabilities().max_buffer_bytes / 4).expect("a count");
     let mut tensors = Vec::new();
     let refused = loop {

@@ -275,6 +275,41 @@ fn a_tensor_larger_than_a_buffer_is_an_error_with_both_sizes() {
 }
 
 #[test]
+fn the_smallest_devices_get_plans_too() {
+    // What Vulkan promises at least.
+    let capabilities = Capabilities { max_invocations_per_workgroup: 128, max_storage_buffers: 4, ..large_baseline() };
+    let problem = Problem::new(1000, 16_388).expect("a valid problem").affine(Affine::WeightAndBias);
+    let plan = Plan::new(&problem, &capabilities).expect("a plan");
+    check(&plan, &capabilities);
+    assert_eq!(plan.geometry().lanes, 128);
+}
+
+#[test]
+fn capabilities_that_no_device_has_are_errors_at_worst() {
+    let problem = Problem::new(1000, 70_000).expect("a valid problem");
+    let none = Capabilities { max_workgroups_per_dimension: 0, ..large_baseline() };
+    assert!(matches!(Plan::new(&problem, &none), Err(Error::Geometry { .. })));
+    let all = Capabilities {
+        max_invocations_per_workgroup: u32::MAX,
+        max_workgroups_per_dimension: u32::MAX,
+        max_workgroup_storage: u32::MAX,
+        max_storage_buffers: u32::MAX,
+        max_binding_bytes: u64::MAX,
+        max_buffer_bytes: u64::MAX,
+        ..large_baseline()
+    };
+    let geometry = Geometry {
+        access: Access::Reread,
+        reduction: Reduction::Workgroup,
+        lanes: 1 << 30,
+        spans_per_workgroup: 1,
+        segment_width: Some(64),
+    };
+    assert!(matches!(Plan::with_geometry(&problem, &all, geometry), Err(Error::Geometry { .. })));
+    check(&Plan::new(&problem, &all).expect("a plan"), &all);
+}
+
+#[test]
 fn problems_outside_the_domain_are_errors() {
     assert_eq!(Problem::new(1, 0), Err(Error::Width { width: 0, max: MAX_WIDTH }));
     assert_eq!(Problem::new(1, MAX_WIDTH + 1), Err(Error::Width { width: MAX_WIDTH + 1, max: MAX_WIDTH }));

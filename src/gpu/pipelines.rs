@@ -18,14 +18,12 @@ pub(crate) struct Pipeline {
 impl GpuDevice {
     /// The pipeline of this kernel, compiled if it is new.
     pub(crate) fn pipeline(&self, kernel: &Kernel) -> Result<Pipeline, Error> {
-        // Held while compiling: a second thread that wants the same kernel waits for it rather than making another.
-        let mut pipelines = self.pipelines();
-        if let Some(pipeline) = pipelines.get(kernel) {
+        if let Some(pipeline) = self.pipelines().get(kernel) {
             return Ok(pipeline.clone());
         }
+        // Not under the lock: wgpu may run a callback of the caller's meanwhile, and that may use this device.
         let pipeline = self.scoped("the compiling of a kernel", 0, |device| compile(device, kernel))?;
-        pipelines.insert(*kernel, pipeline.clone());
-        Ok(pipeline)
+        Ok(self.pipelines().entry(*kernel).or_insert(pipeline).clone())
     }
 }
 

@@ -1,4 +1,6 @@
-use futures_intrusive::channel::shared::{OneshotReceiver, oneshot_channel};
+use std::sync::Arc;
+
+use futures_intrusive::channel::shared::{OneshotReceiver, OneshotSender, oneshot_channel};
 
 use super::GpuDevice;
 use crate::tensor::element_count;
@@ -86,8 +88,14 @@ impl GpuTensor {
         #[cfg(not(target_arch = "wasm32"))]
         {
             let device = self.device.clone();
-            let waiter = std::thread::Builder::new().name("gpu-layer-norm wait".into()).spawn(move || device.wait());
-            if waiter.is_err() {
+            let mapped = Arc::clone(&pending.sender);
+            let wait = move || {
+                // Where the device is lost while it is waited for, wgpu forgets the callback: nobody else would tell.
+                if let Err(error) = device.wait() {
+                    let _ = mapped.send(Err(error));
+                }
+            };
+            if std::thread::Builder::new().name("gpu-layer-norm wait".into()).spawn(wait).is_err() {
                 self.device.wait()?;
             }
         }
@@ -100,15 +108,20 @@ impl GpuTensor {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let staging = self.device.create_buffer("tensor download", bytes, usage)?;
         let (sender, mapped) = oneshot_channel();
+        let sender = Arc::new(sender);
+        let told = Arc::clone(&sender);
         self.device.scoped("the download of a tensor", bytes, |device| {
             let descriptor = wgpu::CommandEncoderDescriptor { label: Some("tensor download") };
             let mut encoder = device.create_command_encoder(&descriptor);
             encoder.copy_buffer_to_buffer(&self.buffer, 0, &staging, 0, bytes);
             self.device.queue().submit([encoder.finish()]);
-            // Nobody listens any more if the download was dropped.
-            staging.map_async(wgpu::MapMode::Read, .., move |result| drop(sender.send(result)));
+            staging.map_async(wgpu::MapMode::Read, .., move |result| {
+                let result = result.map_err(|error| Error::DeviceLost { message: error.to_string() });
+                // Nobody listens any more if the download was dropped.
+                let _ = told.send(result);
+            });
         })?;
-        Ok(Download { device: self.device.clone(), staging, mapped, shape: self.shape.clone(), count })
+        Ok(Download { device: self.device.clone(), staging, sender, mapped, shape: self.shape.clone(), count })
     }
 }
 
@@ -119,7 +132,9 @@ const USAGE: wgpu::BufferUsages =
 struct Download {
     device: GpuDevice,
     staging: wgpu::Buffer,
-    mapped: OneshotReceiver<Result<(), wgpu::BufferAsyncError>>,
+    // Tells the receiver that the staging buffer is mapped, or why it never will be. The first to send is heard.
+    sender: Arc<OneshotSender<Result<(), Error>>>,
+    mapped: OneshotReceiver<Result<(), Error>>,
     shape: Vec<usize>,
     count: usize,
 }
@@ -131,8 +146,9 @@ impl Download {
             Ok(()) => Error::DeviceLost { message },
         };
         match self.mapped.receive().await {
-            Some(Ok(())) => {}
-            Some(Err(error)) => return Err(failed(error.to_string())),
+            Some(Ok(())) => drop(self.sender),
+            Some(Err(Error::DeviceLost { message })) => return Err(failed(message)),
+            Some(Err(error)) => return Err(error),
             None => return Err(failed("the download was abandoned".into())),
         }
         let view = self.staging.get_mapped_range(..).map_err(|error| failed(error.to_string()))?;

@@ -261,7 +261,11 @@ fn kernels(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -
             "{lanes} lanes and {spans_per_workgroup} spans a workgroup; lanes must be a power of two, spans at least 1"
         ));
     }
-    let max = capabilities.max_invocations_per_workgroup;
+    if capabilities.max_workgroups_per_dimension == 0 {
+        return refuse("the device allows no workgroups in a dispatch".into());
+    }
+    // No device has more; a larger number would only overflow.
+    let max = capabilities.max_invocations_per_workgroup.min(1 << 16);
     if lanes.checked_mul(spans_per_workgroup).is_none_or(|size| size > max) {
         return refuse(format!("{lanes} lanes × {spans_per_workgroup} spans is over {max} invocations a workgroup"));
     }
@@ -473,7 +477,8 @@ fn gpu_candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometr
     const SPLIT_LANES: u32 = 256;
 
     let width = problem.width();
-    let first = match width {
+    let max = capabilities.max_invocations_per_workgroup;
+    let first: u32 = match width {
         0..=64 => 8,
         65..=128 => 16,
         129..=3072 => 32,
@@ -481,7 +486,7 @@ fn gpu_candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometr
         6145..=16_384 => 128,
         _ => 256,
     };
-    let max = capabilities.max_invocations_per_workgroup;
+    let first = if first <= max { first } else { 1 << max.max(1).ilog2() };
     let ladder = || std::iter::successors(Some(first), |lanes| Some(lanes * 2)).take_while(move |&lanes| lanes <= max);
     let whole = |access, lanes: u32| {
         let (reduction, spans_per_workgroup) =

@@ -119,7 +119,7 @@ impl GpuLayerNorm {
     /// Binds the forward pass to an input and an output, to be recorded into the caller's own encoders any number of times.
     ///
     /// # Errors
-    /// [`Error::OutputShape`] if the shapes differ, [`Error::SameBuffer`] if they are one tensor, and as
+    /// [`Error::OutputShape`] if the shapes differ, [`Error::SameBuffer`] if the output is the input or a parameter, and as
     /// [`run`](Self::run).
     pub fn prepare(&self, device: &GpuDevice, input: &GpuTensor, output: &GpuTensor) -> Result<PreparedPlan, Error> {
         let problem = self.config.problem(self.config.rows(input.shape())?)?;
@@ -144,8 +144,11 @@ impl GpuLayerNorm {
         if output.shape() != input.shape() {
             return Err(Error::OutputShape { expected: input.shape().to_vec(), actual: output.shape().to_vec() });
         }
-        if input.buffer() == output.buffer() {
-            return Err(Error::SameBuffer);
+        // A buffer cannot be bound for reading and for writing at once.
+        for (name, read) in [("input", Some(input)), ("weight", self.weight()), ("bias", self.bias())] {
+            if read.is_some_and(|read| read.buffer() == output.buffer()) {
+                return Err(Error::SameBuffer { name });
+            }
         }
         let problem = self.config.problem(self.config.rows(input.shape())?)?;
         if *plan.problem() != problem {

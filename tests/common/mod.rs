@@ -25,9 +25,13 @@ pub fn short_name(info: &wgpu::AdapterInfo) -> String {
     }
 }
 
-/// A device on every adapter there is, by short name; two adapters of one name count once.
-pub fn devices() -> Vec<(String, GpuDevice)> {
-    let mut devices: Vec<(String, GpuDevice)> = Vec::new();
+/// By an adapter's short name.
+pub type Named<T> = Vec<(String, T)>;
+
+/// A device on every adapter there is; two adapters of one name count once. And the adapters that gave none.
+pub fn devices() -> (Named<GpuDevice>, Named<Error>) {
+    let mut devices: Named<GpuDevice> = Vec::new();
+    let mut unusable = Vec::new();
     for adapter in pollster::block_on(GpuDevice::builder().adapters()) {
         let name = short_name(&adapter.get_info());
         if devices.iter().any(|(known, _)| *known == name) {
@@ -35,10 +39,10 @@ pub fn devices() -> Vec<(String, GpuDevice)> {
         }
         match pollster::block_on(GpuDevice::from_adapter(&adapter)) {
             Ok(device) => devices.push((name, device)),
-            Err(error) => println!("adapter {name} cannot run this crate: {error}"),
+            Err(error) => unusable.push((name, error)),
         }
     }
-    devices
+    (devices, unusable)
 }
 
 /// Elements that one case may have on this adapter: some are slow.
