@@ -24,7 +24,7 @@ fn main() {
         std::process::exit(1);
     }
     for (name, device) in devices {
-        println!("{name}: {}, largest |x̂ − x̂_f64|, for |x̂| over 8 relative to it", device.adapter_info().name);
+        println!("{name}: {}, largest |x̂ − x̂_f64|, for |x̂| over 6 relative to it", device.adapter_info().name);
         print!("{:>9}  {:<10}", "width", "strategy");
         for data in ACCURACY_DATA {
             print!("  {:>19}", data.to_string());

@@ -264,8 +264,7 @@ fn kernels(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -
     if capabilities.max_workgroups_per_dimension == 0 {
         return refuse("the device allows no workgroups in a dispatch".into());
     }
-    // No device has more; a larger number would only overflow.
-    let max = capabilities.max_invocations_per_workgroup.min(1 << 16);
+    let max = max_invocations(capabilities);
     if lanes.checked_mul(spans_per_workgroup).is_none_or(|size| size > max) {
         return refuse(format!("{lanes} lanes × {spans_per_workgroup} spans is over {max} invocations a workgroup"));
     }
@@ -374,6 +373,11 @@ fn rows_per_chunk(problem: &Problem, capabilities: &Capabilities, kernels: &[Ker
     }
 }
 
+/// Invocations in a workgroup. No device has more than 2^16; a larger number would only overflow.
+fn max_invocations(capabilities: &Capabilities) -> u32 {
+    capabilities.max_invocations_per_workgroup.min(1 << 16)
+}
+
 /// Workgroups along x at most. A second dimension rounds their number up by less than this, which must not overflow u32.
 fn dispatch_dimension(capabilities: &Capabilities) -> u32 {
     capabilities.max_workgroups_per_dimension.min(1 << 20)
@@ -437,7 +441,7 @@ fn cpu_candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometr
 
     let width = problem.width();
     let subgroup = capabilities.subgroups.map_or(1, |sizes| sizes.min);
-    let size = capabilities.subgroups.map_or(8, |sizes| sizes.max).min(capabilities.max_invocations_per_workgroup);
+    let size = capabilities.subgroups.map_or(8, |sizes| sizes.max).min(max_invocations(capabilities));
     let whole = |access, lanes| {
         let (reduction, spans_per_workgroup) = reduction_for(lanes, size, capabilities.subgroups);
         Geometry { access, reduction, lanes, spans_per_workgroup, segment_width: None }
@@ -477,7 +481,7 @@ fn gpu_candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometr
     const SPLIT_LANES: u32 = 256;
 
     let width = problem.width();
-    let max = capabilities.max_invocations_per_workgroup;
+    let max = max_invocations(capabilities);
     let first: u32 = match width {
         0..=64 => 8,
         65..=128 => 16,

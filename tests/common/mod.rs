@@ -218,7 +218,7 @@ impl Case {
 /// How far an output was off at most.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Worst {
-    /// |x̂ − x̂_f64|, for |x̂| above 8 relative to |x̂|.
+    /// |x̂ − x̂_f64|, for |x̂| above 6 relative to |x̂|.
     pub scaled: f64,
     /// |y − y_f64|
     pub absolute: f64,
@@ -229,10 +229,10 @@ pub fn error_bound(width: usize) -> f64 {
     if width <= 65_536 { 1e-6 } else { 2e-6 }
 }
 
-/// What the bound is multiplied by: absolute up to |x̂| = 8, which no ordinary row reaches. An outlier has x̂ up to √width, and
-/// f32 numbers near 256 lie 3e-5 apart, so beyond 8 the bound is relative.
+/// What the bound is multiplied by: absolute up to |x̂| = 6, which no ordinary row reaches. An outlier has x̂ up to √width, and
+/// f32 numbers near 256 lie 3e-5 apart, so beyond 6 the bound is relative.
 fn scale(normalized: f64) -> f64 {
-    if normalized.abs() <= 8.0 { 1.0 } else { normalized.abs() }
+    if normalized.abs() <= 6.0 { 1.0 } else { normalized.abs() }
 }
 
 /// Every geometry worth running on a device: each access, each reduction that the device has, rows whole and split.
