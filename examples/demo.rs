@@ -2,7 +2,7 @@
 //!
 //!     cargo run --release --example demo -- [--adapter NAME] [--list]
 
-#[path = "../benches/measure.rs"]
+#[path = "../benches/measure/mod.rs"]
 mod measure;
 
 use std::error::Error;
