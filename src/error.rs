@@ -140,22 +140,14 @@ pub enum Error {
         /// The layer's affine map.
         affine: crate::Affine,
     },
-    /// A parameter of the wrong shape.
-    #[error("{name} has shape {actual:?}, it must have the normalized shape {expected:?}")]
-    ParameterShape {
-        /// `weight` or `bias`.
-        name: &'static str,
-        /// The normalized shape.
+    /// A tensor of the wrong shape.
+    #[error("the {what} has shape {actual:?}, it must have shape {expected:?}")]
+    Shape {
+        /// `weight`, `bias`, `output` or `new value`.
+        what: &'static str,
+        /// The shape it must have: the normalized shape for a parameter, the input's for an output.
         expected: Vec<usize>,
-        /// The shape given.
-        actual: Vec<usize>,
-    },
-    /// An output tensor whose shape is not the input's.
-    #[error("the output has shape {actual:?}, it must have the input's shape {expected:?}")]
-    OutputShape {
-        /// The input's shape.
-        expected: Vec<usize>,
-        /// The output's shape.
+        /// The shape it has.
         actual: Vec<usize>,
     },
     /// The output is a tensor that the operation reads.

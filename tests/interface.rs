@@ -198,13 +198,13 @@ fn shapes_that_do_not_match_are_refused() {
     }
     assert_eq!(
         layer.set_weight(&ramp([6])),
-        Err(Error::ParameterShape { name: "weight", expected: vec![2, 3], actual: vec![6] })
+        Err(Error::Shape { what: "weight", expected: vec![2, 3], actual: vec![6] })
     );
     let input = GpuTensor::upload(&device, &ramp([4, 2, 3])).expect("an upload");
     let output = GpuTensor::zeros(&device, [8, 3]).expect("a tensor");
     assert_eq!(
         layer.prepare(&device, &input, &output).map(|_| ()),
-        Err(Error::OutputShape { expected: vec![4, 2, 3], actual: vec![8, 3] })
+        Err(Error::Shape { what: "output", expected: vec![4, 2, 3], actual: vec![8, 3] })
     );
     assert_eq!(layer.prepare(&device, &input, &input).map(|_| ()), Err(Error::SameBuffer { name: "input" }));
     let row = GpuTensor::zeros(&device, [2, 3]).expect("a tensor");
@@ -212,7 +212,10 @@ fn shapes_that_do_not_match_are_refused() {
         let refused = layer.prepare(&device, &row, parameter.expect("a parameter")).map(|_| ());
         assert_eq!(refused, Err(Error::SameBuffer { name }));
     }
-    assert_eq!(input.write(&ramp([2, 3])), Err(Error::OutputShape { expected: vec![4, 2, 3], actual: vec![2, 3] }));
+    assert_eq!(
+        input.write(&ramp([2, 3])),
+        Err(Error::Shape { what: "new value", expected: vec![4, 2, 3], actual: vec![2, 3] })
+    );
     assert_works(&device);
 }
 

@@ -39,10 +39,14 @@ impl GpuTensor {
     /// Overwrites the values, in every operation that reads this tensor and is submitted after.
     ///
     /// # Errors
-    /// [`Error::OutputShape`] if the shapes differ, [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    /// [`Error::Shape`] if the shapes differ, [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub fn write(&self, tensor: &Tensor) -> Result<(), Error> {
         if tensor.shape() != self.shape {
-            return Err(Error::OutputShape { expected: self.shape.clone(), actual: tensor.shape().to_vec() });
+            return Err(Error::Shape {
+                what: "new value",
+                expected: self.shape.clone(),
+                actual: tensor.shape().to_vec(),
+            });
         }
         let contents: &[u8] = bytemuck::cast_slice(tensor.values());
         if contents.is_empty() {

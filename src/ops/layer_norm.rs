@@ -66,7 +66,7 @@ impl GpuLayerNorm {
     /// Sets the weight; operations submitted after this use it, prepared ones too.
     ///
     /// # Errors
-    /// [`Error::NoParameter`] if the layer has no weight, [`Error::ParameterShape`] unless it has the normalized shape,
+    /// [`Error::NoParameter`] if the layer has no weight, [`Error::Shape`] unless it has the normalized shape,
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub fn set_weight(&self, weight: &Tensor) -> Result<(), Error> {
         self.set_parameter("weight", self.weight.as_ref(), weight)
@@ -119,7 +119,7 @@ impl GpuLayerNorm {
     /// Binds the forward pass to an input and an output, to be recorded into the caller's own encoders any number of times.
     ///
     /// # Errors
-    /// [`Error::OutputShape`] if the shapes differ, [`Error::SameBuffer`] if the output is the input or a parameter, and as
+    /// [`Error::Shape`] if the shapes differ, [`Error::SameBuffer`] if the output is the input or a parameter, and as
     /// [`run`](Self::run).
     pub fn prepare(&self, device: &GpuDevice, input: &GpuTensor, output: &GpuTensor) -> Result<PreparedPlan, Error> {
         let problem = self.config.problem(self.config.rows(input.shape())?)?;
@@ -142,7 +142,11 @@ impl GpuLayerNorm {
         device.check_same(input.device(), "the input")?;
         device.check_same(output.device(), "the output")?;
         if output.shape() != input.shape() {
-            return Err(Error::OutputShape { expected: input.shape().to_vec(), actual: output.shape().to_vec() });
+            return Err(Error::Shape {
+                what: "output",
+                expected: input.shape().to_vec(),
+                actual: output.shape().to_vec(),
+            });
         }
         // A buffer cannot be bound for reading and for writing at once.
         for (name, read) in [("input", Some(input)), ("weight", self.weight()), ("bias", self.bias())] {
@@ -180,7 +184,7 @@ impl GpuLayerNorm {
         };
         let expected = self.config.normalized_shape();
         if value.shape() != expected {
-            return Err(Error::ParameterShape { name, expected: expected.to_vec(), actual: value.shape().to_vec() });
+            return Err(Error::Shape { what: name, expected: expected.to_vec(), actual: value.shape().to_vec() });
         }
         parameter.write(value)
     }
