@@ -8,11 +8,11 @@ use crate::Error;
 
 /// The most turns that a plan lets one loop over a span take.
 ///
-/// Mesa's llvmpipe (seen in 22.3) ends an invocation's loops, all taken together, after 65,535 turns and goes on with a
-/// wrong result. A kernel goes over its span at most six times.
+/// Mesa's llvmpipe ends an invocation's loops, all taken together, after 65,534 turns and goes on with a wrong result (22.3:
+/// of two loops of 40,000 turns the second ran 25,534). A kernel goes over its span at most six times.
 pub const MAX_TURNS: u32 = 8192;
 
-/// The most segments of a row that one invocation merges; six loops over them and one over the span stay below 65,535.
+/// The most segments of a row that one invocation merges; six loops over them and one over the span stay below 65,534.
 const MAX_MERGE_TURNS: u32 = 4096;
 
 /// Elements that one invocation may hold in registers.
