@@ -7,7 +7,7 @@
 
 // Turns whose sum goes to an outer sum. STEP turns are added pairwise, BLOCK / STEP such sums one after another, then the
 // blocks: the rounding error of a sum of n grows like the root of each of these in place of √n. (Compensated summation
-// would do better, but compilers may take the compensation out: Mesa and Metal do.)
+// would do better where it survives, but WGSL lets a compiler simplify the compensation away.)
 const BLOCK: u32 = 64u;
 
 struct Measured {

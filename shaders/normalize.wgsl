@@ -7,7 +7,7 @@
 // 1 / sqrt(variance + eps) in the moments' unit. A constant row with eps = 0 has none; 0 then makes it the bias.
 fn rstd_of(moments: Moments) -> f32 {
     let variance = moments.variance * params.variance_factor + params.eps * moments.scale * moments.scale;
-    // inverseSqrt may have as few as 11 good bits (SwiftShader); two steps of Newton's method bring 23.
+    // inverseSqrt may be a rough estimate; each step of Newton's method doubles its good bits.
     var estimate = inverseSqrt(variance);
     estimate += 0.5 * estimate * fma(-variance * estimate, estimate, 1.0);
     estimate += 0.5 * estimate * fma(-variance * estimate, estimate, 1.0);

@@ -2,7 +2,7 @@
 
 fn span_read() {}
 
-// Not the constant: unrolled loops would gain little here, and llvmpipe takes three times as long to compile them.
+// Not the constant: unrolled loops would gain little here, and llvmpipe takes far longer to compile them.
 fn span_turns() -> u32 {
     return params.turns;
 }
