@@ -11,7 +11,7 @@ use gpu_layer_norm::{
     Affine, GpuDevice, GpuLayerNorm, LayerNormConfig, NormalizedShape, Tensor, Variance, reference, wgpu,
 };
 use lexopt::prelude::*;
-use measure::{Bench, Stopwatch, gigabytes_per_second};
+use measure::{Bench, Stopwatch, gigabytes_per_second, largest_difference};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_distr::StandardNormal;
@@ -172,10 +172,6 @@ fn large(device: &GpuDevice) -> Result<(), Box<dyn Error>> {
         stopwatch.method()
     );
     Ok(())
-}
-
-fn largest_difference(output: &[f32], exact: &[f64]) -> f64 {
-    output.iter().zip(exact).map(|(&y, exact)| (f64::from(y) - exact).abs()).fold(0.0, f64::max)
 }
 
 fn numbers(values: impl Iterator<Item = f64>) -> String {

@@ -1,4 +1,5 @@
 use crate::kernel::{Affine, MAX_WIDTH, Problem, Strategy, Variance};
+use crate::tensor::product;
 use crate::{Error, MAX_RANK};
 
 /// The trailing dimensions that share one mean and one variance: an integer or a list, as in PyTorch.
@@ -119,10 +120,7 @@ impl LayerNormConfig {
         if dimensions.len() > MAX_RANK {
             return Err(Error::Rank { shape: dimensions.to_vec(), max: MAX_RANK });
         }
-        let width = dimensions
-            .iter()
-            .try_fold(1_u64, |product, &dimension| product.checked_mul(dimension as u64))
-            .unwrap_or(u64::MAX);
+        let width = product(dimensions).unwrap_or(u64::MAX);
         if width > MAX_WIDTH {
             return Err(Error::Width { width, max: MAX_WIDTH });
         }
@@ -141,12 +139,6 @@ impl LayerNormConfig {
                 shape: shape.to_vec(),
             });
         };
-        if leading.contains(&0) {
-            return Ok(0);
-        }
-        leading
-            .iter()
-            .try_fold(1_u64, |product, &dimension| product.checked_mul(dimension as u64))
-            .ok_or_else(|| Error::Size { shape: shape.to_vec() })
+        product(leading).ok_or_else(|| Error::Size { shape: shape.to_vec() })
     }
 }

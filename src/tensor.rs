@@ -51,17 +51,21 @@ impl Tensor {
     }
 }
 
-/// The number of elements of a shape, checked: rank, and a byte count that fits `usize` and `u64`.
+/// The product of dimensions, if it fits 64 bits; 0 if one of them is 0, whatever the others are.
+pub(crate) fn product(dimensions: &[usize]) -> Option<u64> {
+    if dimensions.contains(&0) {
+        return Some(0);
+    }
+    dimensions.iter().try_fold(1_u64, |product, &dimension| product.checked_mul(dimension as u64))
+}
+
+/// The number of elements of a shape, checked: rank, and a byte count that fits `usize`.
 pub(crate) fn element_count(shape: &[usize]) -> Result<usize, Error> {
     if shape.len() > MAX_RANK {
         return Err(Error::Rank { shape: shape.to_vec(), max: MAX_RANK });
     }
-    if shape.contains(&0) {
-        return Ok(0);
-    }
-    shape
-        .iter()
-        .try_fold(1_usize, |product, &dimension| product.checked_mul(dimension))
+    product(shape)
+        .and_then(|count| usize::try_from(count).ok())
         .filter(|count| count.checked_mul(size_of::<f32>()).is_some())
         .ok_or_else(|| Error::Size { shape: shape.to_vec() })
 }

@@ -178,13 +178,7 @@ impl Bench {
         let (ones, zeros) = (vec![1.0; width], vec![0.0; width]);
         let expected = reference::layer_norm(&values, width, Some(&ones), Some(&zeros), 1e-5, false);
         let actual = output.download()?;
-        let largest_error = actual
-            .values()
-            .iter()
-            .zip(&expected)
-            .map(|(y, expected)| (f64::from(*y) - expected).abs())
-            // f64::max would pass over a NaN.
-            .fold(0.0, |largest: f64, error| if error <= largest { largest } else { error });
+        let largest_error = largest_difference(actual.values(), &expected);
         assert!(largest_error <= 2e-6, "{rows} × {width} is {largest_error:e} off the reference: not timed");
 
         let target = GpuTensor::zeros(device, input.shape())?;
@@ -211,6 +205,13 @@ impl Bench {
         }
         Ok((median(layer_norm), median(copy)))
     }
+}
+
+/// The largest |y − exact|; NaN if one of them is.
+pub fn largest_difference(output: &[f32], exact: &[f64]) -> f64 {
+    let differences = output.iter().zip(exact).map(|(&y, exact)| (f64::from(y) - exact).abs());
+    // f64::max would pass over a NaN.
+    differences.fold(0.0, |largest: f64, next| if largest.is_nan() || next <= largest { largest } else { next })
 }
 
 pub fn median(mut times: Vec<Duration>) -> Duration {

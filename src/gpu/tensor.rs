@@ -78,7 +78,7 @@ impl GpuTensor {
     /// [`Error::BufferSize`], [`Error::OutOfMemory`], [`Error::DeviceLost`].
     #[cfg(not(target_arch = "wasm32"))]
     pub fn download(&self) -> Result<Tensor, Error> {
-        let pending = self.start_download()?;
+        let (pending, _) = self.start_download()?;
         self.device.wait()?;
         pollster::block_on(pending.finish())
     }
@@ -88,15 +88,16 @@ impl GpuTensor {
     /// # Errors
     /// [`Error::BufferSize`], [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub async fn download_async(&self) -> Result<Tensor, Error> {
-        let pending = self.start_download()?;
+        let (pending, sender) = self.start_download()?;
+        #[cfg(target_arch = "wasm32")]
+        drop(sender);
         #[cfg(not(target_arch = "wasm32"))]
         {
             let device = self.device.clone();
-            let mapped = Arc::clone(&pending.sender);
             let wait = move || {
                 // Where the device is lost while it is waited for, wgpu forgets the callback: nobody else would tell.
                 if let Err(error) = device.wait() {
-                    let _ = mapped.send(Err(error));
+                    let _ = sender.send(Err(error));
                 }
             };
             if std::thread::Builder::new().name("gpu-layer-norm wait".into()).spawn(wait).is_err() {
@@ -106,7 +107,8 @@ impl GpuTensor {
         pending.finish().await
     }
 
-    fn start_download(&self) -> Result<Download, Error> {
+    /// The download, and what else may tell it that it will never be done. The first to tell is heard.
+    fn start_download(&self) -> Result<(Download, Arc<Sender>), Error> {
         let count = element_count(&self.shape)?;
         let bytes = count as u64 * 4;
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
@@ -125,19 +127,20 @@ impl GpuTensor {
                 let _ = told.send(result);
             });
         })?;
-        Ok(Download { device: self.device.clone(), staging, sender, mapped, shape: self.shape.clone(), count })
+        Ok((Download { device: self.device.clone(), staging, mapped, shape: self.shape.clone(), count }, sender))
     }
 }
 
 const USAGE: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 
+/// Tells a download that its staging buffer is mapped, or why it never will be.
+type Sender = OneshotSender<Result<(), Error>>;
+
 /// A download under way.
 struct Download {
     device: GpuDevice,
     staging: wgpu::Buffer,
-    // Tells the receiver that the staging buffer is mapped, or why it never will be. The first to send is heard.
-    sender: Arc<OneshotSender<Result<(), Error>>>,
     mapped: OneshotReceiver<Result<(), Error>>,
     shape: Vec<usize>,
     count: usize,
@@ -150,7 +153,7 @@ impl Download {
             Ok(()) => Error::DeviceLost { message },
         };
         match self.mapped.receive().await {
-            Some(Ok(())) => drop(self.sender),
+            Some(Ok(())) => {}
             Some(Err(Error::DeviceLost { message })) => return Err(failed(message)),
             Some(Err(error)) => return Err(error),
             None => return Err(failed("the download was abandoned".into())),
