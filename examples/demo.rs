@@ -95,7 +95,7 @@ fn show(
     let width = config.normalized_shape().iter().product();
     println!("\nshape {:?} over {:?}", input.shape(), config.normalized_shape());
     let output = GpuLayerNorm::new(device, &config)?.run(device, input)?;
-    let exact = reference::layer_norm(input.values(), width, None, None, 1e-5, false);
+    let exact = reference::layer_norm(&input.values(), width, None, None, 1e-5, false);
     for (row, ((input, output), exact)) in
         input.values().chunks(width).zip(output.values().chunks(width)).zip(exact.chunks(width)).enumerate()
     {
@@ -103,7 +103,7 @@ fn show(
         println!("         gpu        {}", numbers(output.iter().map(|&x| x.into())));
         println!("         reference  {}", numbers(exact.iter().copied()));
     }
-    println!("  largest difference {:.1e}", largest_difference(output.values(), &exact));
+    println!("  largest difference {:.1e}", largest_difference(&output.values(), &exact));
     Ok(())
 }
 
@@ -120,23 +120,23 @@ fn second_source(device: &GpuDevice) -> Result<(), Box<dyn Error>> {
     let values: Vec<f32> = (0..20 * 5 * 10).map(|_| rng.sample(StandardNormal)).collect();
     let input = Tensor::from_f32([20, 5, 10], values)?;
     println!("\nshape [20, 5, 10], standard normal, over [10]: the first 20 of 100 rows");
-    print_statistics("before", input.values());
+    print_statistics("before", &input.values());
     let config = LayerNormConfig::new(10).affine(Affine::None);
     let output = GpuLayerNorm::new(device, &config)?.run(device, &input)?;
-    print_statistics("after", output.values());
+    print_statistics("after", &output.values());
     println!(
         "  After, the biased variance is 1: layer normalization divides by the root of the mean of 10 squares. The unbiased\n  \
          variance (torch.var) divides the same sum by 9, so it prints 10/9 = 1.11."
     );
-    let exact = reference::layer_norm(input.values(), 10, None, None, 1e-5, false);
-    println!("  largest difference from the reference {:.1e}", largest_difference(output.values(), &exact));
+    let exact = reference::layer_norm(&input.values(), 10, None, None, 1e-5, false);
+    println!("  largest difference from the reference {:.1e}", largest_difference(&output.values(), &exact));
 
     let config = config.variance(Variance::Unbiased).eps(1e-12);
     let output = GpuLayerNorm::new(device, &config)?.run(device, &input)?;
     println!("  normalized by the unbiased variance, eps 1e-12, as the second source's own code does:");
-    print_statistics("after", output.values());
-    let exact = reference::layer_norm(input.values(), 10, None, None, f64::from(1e-12_f32), true);
-    println!("  largest difference from the reference {:.1e}", largest_difference(output.values(), &exact));
+    print_statistics("after", &output.values());
+    let exact = reference::layer_norm(&input.values(), 10, None, None, f64::from(1e-12_f32), true);
+    println!("  largest difference from the reference {:.1e}", largest_difference(&output.values(), &exact));
     Ok(())
 }
 

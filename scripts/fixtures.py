@@ -4,8 +4,8 @@
     python3 -m venv venv && venv/bin/pip install onnx==1.22.0 jax==0.10.2 flax==0.12.8
     venv/bin/python scripts/fixtures.py
 
-- onnx/layer_normalization.json: the test_layer_normalization_* cases of the ONNX backend suite, as the onnx wheel carries
-  them. onnx is under the Apache License 2.0, copied beside it.
+- onnx/layer_normalization.json and onnx/rms_normalization.json: the test_layer_normalization_* and test_rms_normalization_*
+  cases of the ONNX backend suite, as the onnx wheel carries them. onnx is under the Apache License 2.0, copied beside it.
 - flax_float64.json: inputs, and what flax.linen.LayerNorm gives for them in float64.
 """
 
@@ -36,15 +36,15 @@ def tensor(path):
     return {"shape": list(array.shape), "values": [float(x) for x in array.ravel()]}
 
 
-def onnx_cases():
+def onnx_cases(prefix, op_type, inputs, outputs):
     root = os.path.join(os.path.dirname(onnx.__file__), "backend", "test", "data", "node")
     cases = []
-    for folder in sorted(glob.glob(os.path.join(root, "test_layer_normalization_*"))):
+    for folder in sorted(glob.glob(os.path.join(root, prefix + "*"))):
         # The _expanded cases are the same data for the operator's decomposition.
         if "expanded" in folder:
             continue
         node = onnx.load(os.path.join(folder, "model.onnx")).graph.node[0]
-        assert node.op_type == "LayerNormalization"
+        assert node.op_type == op_type
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         case = {
             "name": os.path.basename(folder),
@@ -53,7 +53,7 @@ def onnx_cases():
         }
         assert not attributes, attributes
         data = os.path.join(folder, "test_data_set_0")
-        for kind, names in (("input", ["X", "W", "B"]), ("output", ["Y", "Mean", "InvStdDev"])):
+        for kind, names in (("input", inputs), ("output", outputs)):
             for i, name in enumerate(names):
                 case[name] = tensor(os.path.join(data, f"{kind}_{i}.pb"))
         cases.append(case)
@@ -100,7 +100,12 @@ def write(name, value):
         file.write("\n")
 
 
-write(os.path.join("onnx", "layer_normalization.json"), onnx_cases())
+layer_norm = onnx_cases(
+    "test_layer_normalization_", "LayerNormalization", ["X", "W", "B"], ["Y", "Mean", "InvStdDev"]
+)
+write(os.path.join("onnx", "layer_normalization.json"), layer_norm)
+rms_norm = onnx_cases("test_rms_normalization_", "RMSNormalization", ["X", "W"], ["Y"])
+write(os.path.join("onnx", "rms_normalization.json"), rms_norm)
 write("flax_float64.json", flax_cases())
 licenses = os.path.join(os.path.dirname(onnx.__file__), "..", f"onnx-{onnx.__version__}.dist-info", "licenses")
 for name in ("LICENSE", "NOTICE"):

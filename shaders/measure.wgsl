@@ -1,9 +1,5 @@
-// The moments of one span by the corrected two-pass algorithm (Chan, Golub and LeVeque, "Algorithms for computing the
-// sample variance", 1983): shift ≈ mean, then d = x − shift, correction = mean(d), variance = mean(d²) − correction².
-// The correction takes out the rounding error of the shift, so the error does not grow with |mean| / std.
-//
-// The first pass adds up x − origin, origin being the span's first element: a constant span then has exactly
-// its own value as shift, and d = 0.
+// The moments of one span: the sums that `measure/layer_norm` and `measure/rms_norm` form, and the measuring in another unit
+// where they leave the range of f32.
 
 // Turns whose sum goes to an outer sum. STEP turns are added pairwise, BLOCK / STEP such sums one after another, then the
 // blocks: the rounding error of a sum of n grows like the root of each of these in place of √n. (Compensated summation
@@ -42,15 +38,8 @@ fn step_sums(turn: u32, scale: f32, shift: f32) -> Sums {
     return sums;
 }
 
-fn measure_scaled(scale: f32) -> Measured {
-    let count = f32(span_units * UNIT);
-    let origin = read_origin() * scale;
-    var sum = Unit(0.0);
-    for (var turn = 0u; turn < span_turns(); turn += STEP) {
-        sum += step_sums(turn, scale, origin).differences;
-    }
-    let shift = origin + span_sum(vec2<f32>(unit_sum(sum), 0.0)).x / count;
-
+// The sums of x − shift and of its square over the span.
+fn sums_about(shift: f32, scale: f32) -> vec2<f32> {
     var differences = Unit(0.0);
     var squares = Unit(0.0);
     for (var block = 0u; block < span_turns(); block += BLOCK) {
@@ -62,10 +51,7 @@ fn measure_scaled(scale: f32) -> Measured {
         differences += sums.differences;
         squares += sums.squares;
     }
-    let sums = span_sum(vec2<f32>(unit_sum(differences), unit_sum(squares)));
-    let correction = sums.x / count;
-    let variance = max(sums.y / count - correction * correction, 0.0);
-    return Measured(shift, correction, sums.y, variance);
+    return span_sum(vec2<f32>(unit_sum(differences), unit_sum(squares)));
 }
 
 fn largest_bits() -> u32 {

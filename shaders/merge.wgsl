@@ -5,9 +5,9 @@
 //     shift ≈ origin + Σ w_i (mean_i − origin)
 //     e_i = mean_i − shift,  correction = Σ w_i e_i,  variance = Σ w_i (variance_i + e_i²) − correction²
 //
-// Bindings: 0 params, 1 input, 2 weight, 3 bias, 4 output, 5 partials as the first pass left them.
+// Bindings: 0 params, those of the tensors, 9 partials as the first pass left them.
 
-@group(0) @binding(5) var<storage, read> partials: array<vec4<f32>>;
+@group(0) @binding(9) var<storage, read> partials: array<vec4<f32>>;
 
 // Segments that a lane looks at, one in each turn.
 const MERGE_TURNS: u32 = (SEGMENTS + LANES - 1u) / LANES;

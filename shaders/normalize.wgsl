@@ -1,8 +1,7 @@
-// From the moments of a row to its output.
+// From the moments of a row to its output, the sum with the residual, and its statistics, as far as they are asked for.
 //
-// Bindings: 4 output; those of the affine fragment.
-
-@group(0) @binding(4) var<storage, read_write> output: array<Stored>;
+// The output or the sum may take the place of the input or the residual: each invocation writes only units that it alone
+// reads from here on, and has read before.
 
 // 1 / sqrt(variance + eps) in the moments' unit. A constant row with eps = 0 has none; 0 then makes it the bias.
 fn rstd_of(moments: Moments) -> f32 {
@@ -17,9 +16,11 @@ fn rstd_of(moments: Moments) -> f32 {
 fn write_unit(turn: u32, moments: Moments, rstd: f32) {
     if in_span(turn) {
         let position = span_begin + unit_index(turn);
-        let difference = span_unit(turn) * moments.scale - moments.shift;
+        let source = span_unit(turn);
+        let difference = source * moments.scale - moments.shift;
         let normalized = fma(difference, Unit(rstd), Unit(-moments.correction * rstd));
-        output[params.output_base + row * ROW_UNITS + position] = store(affine(normalized, position));
+        sum_set(position, source);
+        output_set(position, affine(normalized, position));
     }
 }
 
@@ -28,6 +29,10 @@ fn span_normalize(moments: Moments) {
         return;
     }
     let rstd = rstd_of(moments);
+    if lane == 0u && span_begin == 0u {
+        mean_set((moments.shift + moments.correction) * power_of_two(-exponent_of(moments.scale)));
+        rstd_set(rstd * moments.scale);
+    }
     for (var turn = 0u; turn < span_turns(); turn += STEP) {
         write_unit(turn, moments, rstd);
         if STEP >= 2u {

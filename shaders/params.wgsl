@@ -1,6 +1,7 @@
 // What one dispatch needs to know beyond the constants of its kernel.
 //
-// The host's twin is `kernel::params::Params`; a test compares the two layouts.
+// The host's twin is `kernel::params::Params`; a test compares the two layouts. A base is where the first row begins in the
+// bound part of a tensor, a stride leads from one row to the next; both count units, those of mean and rstd elements.
 // Binding: 0, uniform.
 
 struct Params {
@@ -10,15 +11,35 @@ struct Params {
     workgroups: u32,
     // Workgroups along x.
     workgroups_x: u32,
-    // Where the first row begins in the bound part of the buffer, in units.
-    input_base: u32,
-    output_base: u32,
+    // The rest of this group is for `arguments.wgsl`, which sets the three above for a row count on the device.
+    max_workgroups_x: u32,
+    first_row: u32,
+    rows: u32,
+    segments: u32,
+    spans_per_workgroup: u32,
+    // TURNS, for loops that a driver should not unroll because it cannot see their length.
+    turns: u32,
     // Added to the variance; ≥ 0.
     eps: f32,
     // 1 for the biased variance, n / (n − 1) for the unbiased one.
     variance_factor: f32,
-    // TURNS, for loops that a driver should not unroll because it cannot see their length.
-    turns: u32,
+    input_base: u32,
+    input_stride: u32,
+    residual_base: u32,
+    residual_stride: u32,
+    output_base: u32,
+    output_stride: u32,
+    sum_base: u32,
+    sum_stride: u32,
+    mean_base: u32,
+    mean_stride: u32,
+    rstd_base: u32,
+    rstd_stride: u32,
+    weight_base: u32,
+    bias_base: u32,
+    padding_0: u32,
+    padding_1: u32,
+    padding_2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

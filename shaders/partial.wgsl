@@ -1,8 +1,8 @@
 // First pass of strategy split: the moments of every segment of every row.
 //
-// Bindings: 0 params, 1 input, 5 partials: one vec4 a segment, (shift, correction, variance, scale), rows outermost.
+// Bindings: 0 params, those of the tensors that are read, 9 partials: one vec4 a segment, (shift, correction, variance, scale), rows outermost.
 
-@group(0) @binding(5) var<storage, read_write> partials: array<vec4<f32>>;
+@group(0) @binding(9) var<storage, read_write> partials: array<vec4<f32>>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(workgroup_id) workgroup_id: vec3<u32>, @builtin(local_invocation_index) local_index: u32) {

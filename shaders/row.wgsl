@@ -1,9 +1,9 @@
-// Layer normalization of whole rows: strategies resident (access/held) and streaming (access/reread).
+// Normalization of whole rows: strategies resident (access/held) and streaming (access/reread).
 //
-//     y = (x − mean) / sqrt(variance + eps) · weight + bias
+//     y = (x − mean) / sqrt(variance + eps) · weight + bias, or without the mean
 //
 // LANES invocations share a row, SPANS_PER_WORKGROUP rows share a workgroup.
-// Bindings: 0 params, 1 input, 2 weight, 3 bias, 4 output. SEGMENTS = 1.
+// Bindings: 0 params, those of the tensors. SEGMENTS = 1.
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(workgroup_id) workgroup_id: vec3<u32>, @builtin(local_invocation_index) local_index: u32) {

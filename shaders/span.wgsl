@@ -2,10 +2,7 @@
 // split, one segment of it. Unit `turn × LANES + lane` of the span belongs to `lane`, so neighbouring
 // lanes touch neighbouring memory.
 //
-// Bindings: 1 input. The output is bound by the entry files that write it.
 // Precondition: the host has checked that every row of the dispatch lies inside the bound buffers.
-
-@group(0) @binding(1) var<storage, read> input: array<Stored>;
 
 const ROW_UNITS: u32 = WIDTH / UNIT;
 const SEGMENT_UNITS: u32 = SEGMENT_WIDTH / UNIT;
@@ -53,12 +50,12 @@ fn in_span(turn: u32) -> bool {
 // The unit that this lane reads in this turn; zero past the end of the span.
 fn read_unit(turn: u32) -> Unit {
     if in_span(turn) {
-        return load(input[params.input_base + row * ROW_UNITS + span_begin + unit_index(turn)]);
+        return source_at(span_begin + unit_index(turn));
     }
     return Unit(0.0);
 }
 
 // The span's first element, the same for all its lanes.
 fn read_origin() -> f32 {
-    return unit_first(load(input[params.input_base + row * ROW_UNITS + span_begin]));
+    return unit_first(source_at(span_begin));
 }

@@ -1,6 +1,6 @@
-use crate::kernel::{Affine, MAX_WIDTH, Problem, Strategy, Variance};
+use crate::kernel::{Affine, MAX_WIDTH, Normalization, Problem, Role, Strategy, Variance};
 use crate::tensor::product;
-use crate::{Error, MAX_RANK};
+use crate::{Error, MAX_RANK, StorageType};
 
 /// The trailing dimensions that share one mean and one variance: an integer or a list, as in PyTorch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -45,7 +45,9 @@ impl From<Vec<usize>> for NormalizedShape {
 /// let bert = LayerNormConfig::new(768).eps(1e-12);
 /// let whole_sequence = LayerNormConfig::new([128, 768]).affine(Affine::None);
 /// let second_source = LayerNormConfig::new(10).variance(Variance::Unbiased).eps(1e-12);
-/// # let _ = (bert, whole_sequence, second_source);
+/// let llama = LayerNormConfig::rms(4096).affine(Affine::Weight).eps(1e-6);
+/// let gemma = LayerNormConfig::rms(2048).affine(Affine::Weight).eps(1e-6).zero_centred_weight();
+/// # let _ = (bert, whole_sequence, second_source, llama, gemma);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerNormConfig {
@@ -53,6 +55,10 @@ pub struct LayerNormConfig {
     eps: f32,
     affine: Affine,
     variance: Variance,
+    normalization: Normalization,
+    zero_centred_weight: bool,
+    parameter_storage: StorageType,
+    output_storage: Option<StorageType>,
     strategy: Option<Strategy>,
 }
 
@@ -64,8 +70,18 @@ impl LayerNormConfig {
             eps: 1e-5,
             affine: Affine::default(),
             variance: Variance::default(),
+            normalization: Normalization::default(),
+            zero_centred_weight: false,
+            parameter_storage: StorageType::default(),
+            output_storage: None,
             strategy: None,
         }
+    }
+
+    /// RMS normalization over the trailing dimensions `normalized_shape`: y = x / sqrt(mean(x²) + eps) · weight, eps 1e-5. A
+    /// bias may be had by [`affine`](Self::affine).
+    pub fn rms(normalized_shape: impl Into<NormalizedShape>) -> Self {
+        Self { normalization: Normalization::RmsNorm, affine: Affine::Weight, ..Self::new(normalized_shape) }
     }
 
     /// What is added to the variance: any finite number ≥ 0.
@@ -86,6 +102,24 @@ impl LayerNormConfig {
         Self { variance, ..self }
     }
 
+    /// Stores the weight as its difference from 1, y = x̂ · (1 + weight) + bias, and begins with 0.
+    #[must_use]
+    pub fn zero_centred_weight(self) -> Self {
+        Self { zero_centred_weight: true, ..self }
+    }
+
+    /// What weight and bias are in memory. Default: f32.
+    #[must_use]
+    pub fn parameter_storage(self, storage: StorageType) -> Self {
+        Self { parameter_storage: storage, ..self }
+    }
+
+    /// What the output of `run` and `forward` is in memory. Default: what the input is.
+    #[must_use]
+    pub fn output_storage(self, storage: StorageType) -> Self {
+        Self { output_storage: Some(storage), ..self }
+    }
+
     /// Forces a strategy in place of the planner's choice.
     #[must_use]
     pub fn strategy(self, strategy: Strategy) -> Self {
@@ -102,16 +136,31 @@ impl LayerNormConfig {
         self.affine
     }
 
+    /// Whether the weight is stored as its difference from 1.
+    pub fn has_zero_centred_weight(&self) -> bool {
+        self.zero_centred_weight
+    }
+
+    /// What weight and bias are in memory.
+    pub fn parameter_storage_type(&self) -> StorageType {
+        self.parameter_storage
+    }
+
+    /// What the output is in memory, for an input that is this.
+    pub fn output_storage_type(&self, input: StorageType) -> StorageType {
+        self.output_storage.unwrap_or(input)
+    }
+
     /// The forced strategy.
     pub fn forced_strategy(&self) -> Option<Strategy> {
         self.strategy
     }
 
-    /// The problem that this layer poses for so many rows.
+    /// The problem that this layer poses for so many rows of f32. [`Problem::tensor`] says where tensors lie.
     ///
     /// # Errors
     /// [`Error::NormalizedShape`], [`Error::Rank`], [`Error::Width`], [`Error::Eps`], [`Error::UnbiasedWidth`],
-    /// [`Error::Size`].
+    /// [`Error::RmsNorm`], [`Error::Size`].
     pub fn problem(&self, rows: u64) -> Result<Problem, Error> {
         let dimensions = self.normalized_shape.dimensions();
         if dimensions.is_empty() || dimensions.contains(&0) {
@@ -124,7 +173,18 @@ impl LayerNormConfig {
         if width > MAX_WIDTH {
             return Err(Error::Width { width, max: MAX_WIDTH });
         }
-        Problem::new(rows, width)?.affine(self.affine).variance(self.variance)?.eps(self.eps)
+        let mut problem = Problem::new(rows, width)?
+            .affine(self.affine)
+            .zero_centred_weight(self.zero_centred_weight)
+            .variance(self.variance)?
+            .eps(self.eps)?
+            .normalization(self.normalization)?;
+        for (role, present) in [(Role::Weight, self.affine.has_weight()), (Role::Bias, self.affine.has_bias())] {
+            if present {
+                problem = problem.tensor(role, self.parameter_storage)?;
+            }
+        }
+        Ok(problem)
     }
 
     /// The number of rows that an input of this shape has.

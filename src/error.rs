@@ -143,18 +143,96 @@ pub enum Error {
     /// A tensor of the wrong shape.
     #[error("the {what} has shape {actual:?}, it must have shape {expected:?}")]
     Shape {
-        /// `weight`, `bias`, `output` or `new value`.
+        /// The tensor's part in the operation, or `new value`.
         what: &'static str,
-        /// The shape it must have: the normalized shape for a parameter, the input's for an output.
+        /// The shape it must have: the normalized shape for a parameter, for mean and rstd the input's dimensions before
+        /// those, else the input's.
         expected: Vec<usize>,
         /// The shape it has.
         actual: Vec<usize>,
     },
-    /// The output is a tensor that the operation reads.
-    #[error("the output is the {name} too; it must be a tensor that the operation does not read")]
-    SameBuffer {
-        /// `input`, `weight` or `bias`.
-        name: &'static str,
+    /// A tensor of another storage type than it must have.
+    #[error("the {what} is {actual}, it must be {expected}")]
+    StorageType {
+        /// `mean` or `rstd`.
+        what: &'static str,
+        /// The storage type it must have.
+        expected: crate::StorageType,
+        /// The storage type it has.
+        actual: crate::StorageType,
+    },
+    /// What RMS normalization does not have.
+    #[error("RMS normalization has not {what}; leave it out, or use Normalization::LayerNorm")]
+    RmsNorm {
+        /// `a mean` or `an unbiased variance`.
+        what: &'static str,
+    },
+    /// Rows that would overlap.
+    #[error("the rows of the {what} are {row_stride} elements apart, they must be at least {width}")]
+    RowStride {
+        /// The tensor.
+        what: &'static str,
+        /// Elements from one row to the next.
+        row_stride: u64,
+        /// Elements of a row.
+        width: u64,
+    },
+    /// A region that does not lie within its buffer.
+    #[error("the {what} ends at byte {needed} of its buffer, which has {actual}")]
+    Region {
+        /// The tensor.
+        what: &'static str,
+        /// Bytes that the buffer must have.
+        needed: u64,
+        /// Bytes that it has.
+        actual: u64,
+    },
+    /// A buffer that was made without a usage that it needs.
+    #[error("the buffer of the {what} has usage {actual:?}, it must have {needed:?}")]
+    BufferUsage {
+        /// The tensor.
+        what: &'static str,
+        /// What it must have.
+        needed: wgpu::BufferUsages,
+        /// What it has.
+        actual: wgpu::BufferUsages,
+    },
+    /// Something written that overlaps another tensor, other than the output or the sum in the exact place of the input or
+    /// the residual.
+    #[error(
+        "the {written} overlaps the {other}; give it elements of its own, or, if it is an output or a sum, the very region of          an input or a residual: the same storage type, offset and row stride"
+    )]
+    Overlap {
+        /// What is written.
+        written: &'static str,
+        /// What it overlaps.
+        other: &'static str,
+    },
+    /// Tensors of one buffer whose bound parts overlap, in a browser, which refuses that where one of them is written.
+    #[error(
+        "in a browser the {first} and the {second} of one buffer must not share a block of {alignment} bytes; move one to a          multiple of {alignment}"
+    )]
+    SharedRange {
+        /// A tensor.
+        first: &'static str,
+        /// Another.
+        second: &'static str,
+        /// What bindings begin at multiples of.
+        alignment: u64,
+    },
+    /// A row count that does not lie on a whole word.
+    #[error("the row count begins at byte {offset}, which must be a multiple of 4")]
+    RowCountOffset {
+        /// Where it begins.
+        offset: u64,
+    },
+    /// More rows than the operation was prepared for.
+    #[error("{rows} rows, the operation was prepared for at most {max}")]
+    RowCount {
+        /// Rows asked for.
+        rows: u64,
+        /// Rows prepared for.
+        max: u64,
     },
     /// A tensor, layer or operation used with a device that it was not made on.
     #[error("{what} belongs to another GpuDevice; use it with the device it was made on")]

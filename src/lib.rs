@@ -12,9 +12,11 @@ mod tensor;
 
 pub use config::{LayerNormConfig, NormalizedShape};
 pub use error::Error;
-pub use gpu::{GpuDevice, GpuDeviceBuilder, GpuTensor, PreparedPlan};
-pub use kernel::{Affine, Capabilities, Plan, Strategy, Variance};
-pub use ops::GpuLayerNorm;
-pub use tensor::{MAX_RANK, Tensor};
+pub use gpu::{GpuDevice, GpuDeviceBuilder, GpuTensor, PreparedPlan, Region};
+/// The `half` that this crate is built on, for f16 and bf16 tensors.
+pub use half;
+pub use kernel::{Affine, Capabilities, Normalization, Plan, Strategy, Variance};
+pub use ops::{Bindings, GpuLayerNorm};
+pub use tensor::{MAX_RANK, StorageType, Tensor};
 /// The wgpu that this crate is built on, so that a caller has the same one.
 pub use wgpu;

@@ -55,12 +55,51 @@ pub fn layer_norm(
     eps: f64,
     unbiased: bool,
 ) -> Vec<f64> {
+    apply(input, width, weight, bias, |row| row_statistics(row, eps, unbiased))
+}
+
+/// 1 / sqrt(mean(x²) + eps) of one row; 0 where that divides by 0, so that a row of zeros gives the bias.
+///
+/// ```
+/// use gpu_layer_norm::reference::root_mean_square_rstd;
+///
+/// // (9 + 16 + 0 + 0) / 4 = 6.25
+/// assert_eq!(root_mean_square_rstd(&[3.0, -4.0, 0.0, 0.0], 0.0), 1.0 / 2.5);
+/// ```
+pub fn root_mean_square_rstd(row: &[f32], eps: f64) -> f64 {
+    let mean_square = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / row.len() as f64;
+    if mean_square + eps == 0.0 { 0.0 } else { 1.0 / (mean_square + eps).sqrt() }
+}
+
+/// RMS normalization of `input`, rows of `width` elements one after another, by the formula
+/// y = x / sqrt(mean(x²) + eps) · weight + bias; an absent weight is 1, an absent bias 0. Returns as many values as `input`
+/// has.
+///
+/// ```
+/// use gpu_layer_norm::reference::rms_norm;
+///
+/// assert_eq!(rms_norm(&[3.0, -4.0, 0.0, 0.0], 4, None, None, 0.0), [1.2, -1.6, 0.0, 0.0]);
+/// ```
+///
+/// # Panics
+/// As [`layer_norm`].
+pub fn rms_norm(input: &[f32], width: usize, weight: Option<&[f32]>, bias: Option<&[f32]>, eps: f64) -> Vec<f64> {
+    apply(input, width, weight, bias, |row| RowStatistics { mean: 0.0, rstd: root_mean_square_rstd(row, eps) })
+}
+
+fn apply(
+    input: &[f32],
+    width: usize,
+    weight: Option<&[f32]>,
+    bias: Option<&[f32]>,
+    statistics: impl Fn(&[f32]) -> RowStatistics,
+) -> Vec<f64> {
     assert!(width > 0 && input.len().is_multiple_of(width), "{} values are no rows of {width}", input.len());
     assert!(weight.is_none_or(|weight| weight.len() == width), "the weight must have {width} values");
     assert!(bias.is_none_or(|bias| bias.len() == width), "the bias must have {width} values");
     let mut output = Vec::with_capacity(input.len());
     for row in input.chunks_exact(width) {
-        let RowStatistics { mean, rstd } = row_statistics(row, eps, unbiased);
+        let RowStatistics { mean, rstd } = statistics(row);
         for (i, &x) in row.iter().enumerate() {
             let normalized = (f64::from(x) - mean) * rstd;
             let weight = weight.map_or(1.0, |weight| f64::from(weight[i]));

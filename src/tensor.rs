@@ -1,14 +1,73 @@
+use std::borrow::Cow;
+use std::fmt;
+
+use half::slice::HalfFloatSliceExt as _;
+use half::{bf16, f16};
+
 use crate::Error;
 
 /// The most dimensions that a tensor may have.
 pub const MAX_RANK: usize = 8;
 
-/// A tensor of f32 in host memory: a shape, and its values with the last dimension innermost. A shape without dimensions
-/// holds one value; a dimension of zero leaves none.
+/// What an element is in memory. Arithmetic is f32, whatever it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum StorageType {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// IEEE 754 binary16, two elements to a 32-bit word; every adapter has it.
+    F16,
+    /// bfloat16, the upper half of an f32; every adapter has it.
+    Bf16,
+}
+
+impl StorageType {
+    /// Every storage type.
+    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
+
+    /// Bytes of an element.
+    pub const fn bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+impl fmt::Display for StorageType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+/// A tensor in host memory: a shape, and its values with the last dimension innermost. A shape without dimensions holds one
+/// value; a dimension of zero leaves none.
+///
+/// ```
+/// use gpu_layer_norm::{StorageType, Tensor};
+/// use half::bf16;
+///
+/// let tensor = Tensor::from_bf16([2], vec![bf16::from_f32(1.5), bf16::from_f32(-2.0)])?;
+/// assert_eq!(tensor.storage(), StorageType::Bf16);
+/// assert_eq!(*tensor.values(), [1.5, -2.0]);
+/// assert_eq!(tensor, Tensor::from_f32([2], vec![1.5, -2.0])?.to_storage(StorageType::Bf16));
+/// # Ok::<(), gpu_layer_norm::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
     shape: Vec<usize>,
-    values: Vec<f32>,
+    values: Values,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Values {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
 }
 
 impl Tensor {
@@ -27,10 +86,32 @@ impl Tensor {
     /// # Ok::<(), gpu_layer_norm::Error>(())
     /// ```
     pub fn from_f32(shape: impl Into<Vec<usize>>, values: impl Into<Vec<f32>>) -> Result<Self, Error> {
-        let (shape, values) = (shape.into(), values.into());
+        let values = values.into();
+        Self::new(shape.into(), values.len(), Values::F32(values))
+    }
+
+    /// As [`from_f32`](Self::from_f32), of f16.
+    ///
+    /// # Errors
+    /// As [`from_f32`](Self::from_f32).
+    pub fn from_f16(shape: impl Into<Vec<usize>>, values: impl Into<Vec<f16>>) -> Result<Self, Error> {
+        let values = values.into();
+        Self::new(shape.into(), values.len(), Values::F16(values))
+    }
+
+    /// As [`from_f32`](Self::from_f32), of bf16.
+    ///
+    /// # Errors
+    /// As [`from_f32`](Self::from_f32).
+    pub fn from_bf16(shape: impl Into<Vec<usize>>, values: impl Into<Vec<bf16>>) -> Result<Self, Error> {
+        let values = values.into();
+        Self::new(shape.into(), values.len(), Values::Bf16(values))
+    }
+
+    fn new(shape: Vec<usize>, actual: usize, values: Values) -> Result<Self, Error> {
         let expected = element_count(&shape)?;
-        if values.len() != expected {
-            return Err(Error::ValueCount { shape, expected, actual: values.len() });
+        if actual != expected {
+            return Err(Error::ValueCount { shape, expected, actual });
         }
         Ok(Self { shape, values })
     }
@@ -40,14 +121,82 @@ impl Tensor {
         &self.shape
     }
 
-    /// The values in row-major order.
-    pub fn values(&self) -> &[f32] {
-        &self.values
+    /// What an element is.
+    pub fn storage(&self) -> StorageType {
+        match self.values {
+            Values::F32(_) => StorageType::F32,
+            Values::F16(_) => StorageType::F16,
+            Values::Bf16(_) => StorageType::Bf16,
+        }
     }
 
-    /// The values in row-major order, taken out.
+    /// The values in row-major order as f32, which holds all of them exactly; borrowed where they are f32.
+    pub fn values(&self) -> Cow<'_, [f32]> {
+        match &self.values {
+            Values::F32(values) => Cow::Borrowed(values),
+            Values::F16(values) => Cow::Owned(values.to_f32_vec()),
+            Values::Bf16(values) => Cow::Owned(values.to_f32_vec()),
+        }
+    }
+
+    /// The values in row-major order as f32, taken out.
     pub fn into_values(self) -> Vec<f32> {
-        self.values
+        match self.values {
+            Values::F32(values) => values,
+            Values::F16(values) => values.to_f32_vec(),
+            Values::Bf16(values) => values.to_f32_vec(),
+        }
+    }
+
+    /// The values in row-major order, if they are f16.
+    pub fn as_f16(&self) -> Option<&[f16]> {
+        if let Values::F16(values) = &self.values { Some(values) } else { None }
+    }
+
+    /// The values in row-major order, if they are bf16.
+    pub fn as_bf16(&self) -> Option<&[bf16]> {
+        if let Values::Bf16(values) = &self.values { Some(values) } else { None }
+    }
+
+    /// The same tensor in another storage type: rounded to nearest, ties to even, and to infinity where it is too large.
+    #[must_use]
+    pub fn to_storage(&self, storage: StorageType) -> Self {
+        if storage == self.storage() {
+            return self.clone();
+        }
+        let values = self.values();
+        let values = match storage {
+            StorageType::F32 => Values::F32(values.into_owned()),
+            StorageType::F16 => Values::F16(values.iter().map(|&value| f16::from_f32(value)).collect()),
+            StorageType::Bf16 => Values::Bf16(values.iter().map(|&value| bf16::from_f32(value)).collect()),
+        };
+        Self { shape: self.shape.clone(), values }
+    }
+
+    /// The values as they lie in memory.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match &self.values {
+            Values::F32(values) => bytemuck::cast_slice(values),
+            Values::F16(values) => bytemuck::cast_slice(values),
+            Values::Bf16(values) => bytemuck::cast_slice(values),
+        }
+    }
+
+    /// A tensor from values as they lie in memory; what is there beyond them is left out.
+    pub(crate) fn from_bytes(shape: Vec<usize>, storage: StorageType, bytes: &[u8]) -> Result<Self, Error> {
+        fn values<T: bytemuck::Pod>(count: usize, bytes: &[u8]) -> Vec<T> {
+            let mut values = vec![T::zeroed(); count];
+            let target: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
+            target.copy_from_slice(&bytes[..target.len()]);
+            values
+        }
+        let count = element_count(&shape)?;
+        let values = match storage {
+            StorageType::F32 => Values::F32(values(count, bytes)),
+            StorageType::F16 => Values::F16(values(count, bytes)),
+            StorageType::Bf16 => Values::Bf16(values(count, bytes)),
+        };
+        Self::new(shape, count, values)
     }
 }
 

@@ -5,10 +5,12 @@ mod common;
 
 use std::collections::BTreeSet;
 
+use common::sample::{Sample, Spot, Target, download, stored, upload};
 use common::{AFFINES, Case, Data, STRATEGIES, devices, element_budget, error_bound, geometries};
-use gpu_layer_norm::kernel::{Access, ENTRY_POINT, Geometry, Kernel, Problem, Reduction};
+use gpu_layer_norm::kernel::{Access, ENTRY_POINT, Geometry, Kernel, Problem, Reduction, Role};
 use gpu_layer_norm::{
-    Affine, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Plan, Tensor, Variance, reference, wgpu,
+    Affine, Bindings, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Normalization, Plan, Region, StorageType,
+    Tensor, Variance, reference, wgpu,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
 use proptest::prelude::*;
@@ -58,7 +60,14 @@ fn main() {
         add("chunks of rows", chunks);
         add("local indices are in order within subgroups", subgroup_order);
         add("recordings", recordings);
-        add("the ONNX backend suite", onnx_suite);
+        add("the ONNX backend suites", onnx_suite);
+        add("RMS normalization", rms);
+        add("samples of the whole space", samples);
+        add("16-bit storage decodes and encodes every kind of number", conversions);
+        add("tensors in place and side by side", places);
+        add("fewer rows than prepared", row_counts_set);
+        add("row counts on the device", row_counts_on_device);
+        add("a device with default limits and no features", default_limits);
     }
     let required = std::env::var("GPU_LAYER_NORM_ADAPTERS").unwrap_or_default();
     for name in required.split(',').filter(|name| !name.is_empty()) {
@@ -370,7 +379,7 @@ fn run_wgsl(
         entries: &[
             wgpu::BindGroupEntry { binding: 0, resource: params.as_entire_binding() },
             wgpu::BindGroupEntry { binding: 1, resource: input.buffer().as_entire_binding() },
-            wgpu::BindGroupEntry { binding: 4, resource: output.buffer().as_entire_binding() },
+            wgpu::BindGroupEntry { binding: 5, resource: output.buffer().as_entire_binding() },
         ],
     });
     let mut encoder = gpu.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -435,7 +444,9 @@ fn chunks(_: &str, device: &GpuDevice) -> Outcome {
         let problem = case.problem(Affine::WeightAndBias);
         // As on a device whose bindings hold 7 rows.
         let small = gpu_layer_norm::Capabilities {
-            max_binding_bytes: 7 * width as u64 * 4 + u64::from(device.capabilities().storage_offset_alignment.max(16)),
+            max_binding_bytes: 7 * width as u64 * 4
+                + u64::from(device.capabilities().storage_offset_alignment.max(16))
+                + 4,
             ..*device.capabilities()
         };
         let plan = Plan::new(&problem, &small)?;
@@ -445,14 +456,14 @@ fn chunks(_: &str, device: &GpuDevice) -> Outcome {
         let layer = case.layer(device, Affine::WeightAndBias)?;
         let input = GpuTensor::upload(device, &case.tensor())?;
         let output = GpuTensor::zeros(device, input.shape())?;
-        let prepared = layer.prepare_plan(device, plan, &input, &output)?;
+        let prepared = layer.prepare_plan(device, plan, &Bindings::of(&input, &output))?;
         if prepared.plan().chunks().len() != 8 {
             return Err("the plan was not run as given".into());
         }
         let mut encoder = device.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         prepared.encode(&mut encoder);
         device.queue().submit([encoder.finish()]);
-        case.compare(Affine::WeightAndBias, output.download()?.values())?;
+        case.compare(Affine::WeightAndBias, &output.download()?.values())?;
     }
     Ok(())
 }
@@ -510,10 +521,10 @@ fn recordings(_: &str, device: &GpuDevice) -> Outcome {
     let values = Data::STANDARD.values(rows, width, 12);
     let mut tensors = vec![GpuTensor::upload(device, &Tensor::from_f32([rows, width], values.clone())?)?];
     let mut chain = Vec::new();
-    for _ in 0..10 {
+    for _ in 0..100 {
         let input = tensors.last().expect("there is a first tensor");
         let output = GpuTensor::zeros(device, input.shape())?;
-        chain.push(layer.prepare(device, input, &output)?);
+        chain.push(layer.prepare(device, &Bindings::of(input, &output))?);
         tensors.push(output);
     }
     let mut encoder = device.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -535,27 +546,356 @@ fn recordings(_: &str, device: &GpuDevice) -> Outcome {
     Ok(())
 }
 
-/// The 19 test_layer_normalization cases. Their outputs were computed in f32; the tolerance is theirs, and the error to the
-/// f64 reference is held to this crate's own bound in every other test here.
+/// The 19 test_layer_normalization cases and the 19 of RMS normalization. Their outputs were computed in f32; the tolerance is
+/// theirs, and the error to the f64 reference is held to this crate's own bound in every other test here.
 fn onnx_suite(_: &str, device: &GpuDevice) -> Outcome {
-    let cases = common::onnx_cases();
-    if cases.len() != 19 {
-        return Err(format!("{} cases in place of 19", cases.len()).into());
-    }
-    for case in cases {
-        let normalized_shape = case.normalized_shape().to_vec();
-        let config = LayerNormConfig::new(normalized_shape.clone()).eps(case.epsilon as f32);
-        let layer = GpuLayerNorm::new(device, &config)?;
-        layer.set_weight(&Tensor::from_f32(normalized_shape.clone(), case.weight.values.clone())?)?;
-        layer.set_bias(&Tensor::from_f32(normalized_shape, case.bias.values.clone())?)?;
-        let output = layer.run(device, &Tensor::from_f32(case.input.shape.clone(), case.input.values.clone())?)?;
-        if output.shape() != case.output.shape {
-            return Err(format!("{}: shape {:?}", case.name, output.shape()).into());
-        }
-        for (y, expected) in output.values().iter().zip(&case.output.values) {
-            if !approx::abs_diff_eq!(y, expected, epsilon = 4e-6) {
-                return Err(format!("{}: {y:e} in place of {expected:e}", case.name).into());
+    for normalization in [Normalization::LayerNorm, Normalization::RmsNorm] {
+        for case in common::onnx_cases(normalization) {
+            let shape = case.normalized_shape();
+            let config = match normalization {
+                Normalization::LayerNorm => LayerNormConfig::new(shape),
+                Normalization::RmsNorm => LayerNormConfig::rms(shape),
+            };
+            let layer = GpuLayerNorm::new(device, &config.eps(case.epsilon as f32))?;
+            layer.set_weight(&Tensor::from_f32(shape, case.weight.values.clone())?)?;
+            let input =
+                GpuTensor::upload(device, &Tensor::from_f32(case.input.shape.clone(), case.input.values.clone())?)?;
+            let output = GpuTensor::zeros(device, case.output.shape.clone())?;
+            let leading = &input.shape()[..input.shape().len() - shape.len()];
+            let (mean, rstd) = (GpuTensor::zeros(device, leading)?, GpuTensor::zeros(device, leading)?);
+            let mut bindings = Bindings::of(&input, &output);
+            if normalization == Normalization::LayerNorm {
+                layer.set_bias(&Tensor::from_f32(shape, case.bias.clone())?)?;
+                bindings = bindings.mean(&mean).rstd(&rstd);
             }
+            layer.forward_into(device, &bindings)?;
+            for (what, tensor, expected) in
+                [("Y", output, &case.output.values), ("Mean", mean, &case.mean), ("InvStdDev", rstd, &case.rstd)]
+            {
+                for (y, expected) in tensor.download()?.values().iter().zip(expected) {
+                    if !approx::relative_eq!(y, expected, epsilon = 4e-6, max_relative = 1e-6) {
+                        return Err(format!("{}: {what} {y:e} in place of {expected:e}", case.name).into());
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Widths that every strategy has to sum in another way, ordinary data and magnitudes that squares do not bear.
+fn rms(_: &str, device: &GpuDevice) -> Outcome {
+    let magnitudes = [1e-30, 1e-18, 1.0, 1e18, 1e37];
+    for width in [1, 5, 64, 768, 4097, 65_536] {
+        let mut input = Data::Normal { mean: 3.0, std: 2.0 }.values(magnitudes.len(), width, 9);
+        for (row, magnitude) in input.chunks_mut(width).zip(magnitudes) {
+            row.iter_mut().for_each(|x| *x *= magnitude);
+        }
+        for eps in [1e-5, 0.0] {
+            let case = Case::with_values(magnitudes.len(), width, input.clone(), 4).rms().eps(eps);
+            for plan in plans(&case.problem(Affine::WeightAndBias), device)? {
+                check(&case, device, Affine::WeightAndBias, plan)?;
+            }
+        }
+    }
+    let case = Case::new(13, 1000, Data::Normal { mean: 100.0, std: 0.5 }, 3).rms();
+    // Each is a kernel to compile, and differs from that of layer normalization in one fragment only.
+    for plan in geometries(&case.problem(Affine::Weight), device.capabilities()).into_iter().step_by(5) {
+        check(&case, device, Affine::Weight, plan)?;
+    }
+    Ok(())
+}
+
+const SAMPLES: u32 = 64;
+const SEED: u64 = 160_706_450;
+
+/// Storage types × affine × normalization × residual × statistics × strides × places × strategies.
+fn samples(name: &str, device: &GpuDevice) -> Outcome {
+    let storage = || prop::sample::select(StorageType::ALL.to_vec());
+    // Often even, so that vectors are used too.
+    let free = || prop_oneof![2 => Just(0_usize), 1 => 0_usize..=3, 1 => Just(4_usize), 1 => Just(128_usize)];
+    let spot =
+        move || (storage(), free(), free()).prop_map(|(storage, before, between)| Spot { storage, before, between });
+    let statistic = move || (free(), free()).prop_map(|(before, between)| Spot { before, between, ..Spot::default() });
+    let target = move || {
+        prop_oneof![
+            3 => spot().prop_map(Target::Own),
+            1 => Just(Target::InPlaceOf(Role::Input)),
+            1 => Just(Target::InPlaceOf(Role::Residual)),
+        ]
+    };
+    let budget = element_budget(name) / 16;
+    let shape = prop_oneof![
+        3 => (1_usize..=70, 1_usize..=100),
+        2 => (1_usize..=9, (1_usize..=300).prop_map(|n| n * 4)),
+        1 => (1_usize..=3, 1000_usize..=20_000),
+    ];
+    let numerics = (
+        prop::sample::select(vec![Normalization::LayerNorm, Normalization::RmsNorm]),
+        prop::sample::select(AFFINES.to_vec()),
+        any::<bool>(),
+        any::<bool>(),
+        prop::sample::select(vec![1e-5_f32, 1e-12, 0.5]),
+        prop::option::weighted(0.75, prop::sample::select(common::STRATEGIES.to_vec())),
+    );
+    let tensors = (
+        spot(),
+        prop::option::of(spot()),
+        spot(),
+        target(),
+        prop::option::of(target()),
+        prop::option::of(statistic()),
+        prop::option::of(statistic()),
+        any::<bool>(),
+    );
+    let sample = (shape, numerics, tensors, any::<u64>()).prop_map(move |(shape, numerics, tensors, seed)| {
+        let (rows, width) = shape;
+        let (normalization, affine, zero_centred_weight, unbiased, eps, strategy) = numerics;
+        let (input, residual, parameters, output, sum, mean, rstd, pooled) = tensors;
+        let rms = normalization == Normalization::RmsNorm;
+        // Combinations that are no problems become the nearest that is one.
+        let possible = |target| match target {
+            Target::InPlaceOf(Role::Residual) if residual.is_none() => Target::InPlaceOf(Role::Input),
+            target => target,
+        };
+        let output = possible(output);
+        let sum = sum.map(possible).filter(|sum| match (sum, &output) {
+            (Target::InPlaceOf(a), Target::InPlaceOf(b)) => a != b,
+            _ => true,
+        });
+        Sample {
+            rows: rows.min((budget / width).max(1)),
+            width,
+            normalization,
+            affine,
+            zero_centred_weight,
+            variance: if unbiased && !rms && width > 1 { Variance::Unbiased } else { Variance::Biased },
+            eps,
+            strategy,
+            input,
+            residual,
+            parameters,
+            output,
+            sum,
+            mean: mean.filter(|_| !rms),
+            rstd,
+            pooled,
+            row_count: None,
+            seed,
+        }
+    });
+    println!("{name}: {SAMPLES} samples from seed {SEED}");
+    let mut runner = TestRunner::new(Config {
+        cases: SAMPLES,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(SEED),
+        max_shrink_iters: 100,
+        ..Config::default()
+    });
+    runner
+        .run(&sample, |sample| sample.check(device).map_err(TestCaseError::fail))
+        .map_err(|error| error.to_string().into())
+}
+
+/// A constant row gives exactly the bias, so a bias of chosen numbers goes through decoding and encoding and nothing else.
+fn conversions(_: &str, device: &GpuDevice) -> Outcome {
+    use gpu_layer_norm::half::{bf16, f16};
+
+    let run = |bias: &Tensor, storage: StorageType| -> Result<Tensor, Failed> {
+        let width = bias.shape()[0];
+        let config = LayerNormConfig::new(width).parameter_storage(bias.storage());
+        let layer = GpuLayerNorm::new(device, &config)?;
+        layer.set_bias(bias)?;
+        let input = GpuTensor::zeros(device, [1, width])?;
+        let output = GpuTensor::zeros_as(device, [1, width], storage)?;
+        layer.forward_into(device, &Bindings::of(&input, &output))?;
+        Ok(output.download()?)
+    };
+    // Subnormal f32 may count as zero.
+    let same = |a: f32, b: f32| {
+        a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan() || a == 0.0 && b == 0.0 || b.is_subnormal() && a == 0.0
+    };
+    // As vectors, then one by one.
+    for drop in [0, 1] {
+        let patterns: Vec<u16> = (0..u16::MAX - drop).chain((drop == 0).then_some(u16::MAX)).collect();
+        let width = patterns.len();
+        for bias in [
+            Tensor::from_f16([width], patterns.iter().map(|&bits| f16::from_bits(bits)).collect::<Vec<_>>())?,
+            Tensor::from_bf16([width], patterns.iter().map(|&bits| bf16::from_bits(bits)).collect::<Vec<_>>())?,
+        ] {
+            let output = run(&bias, StorageType::F32)?;
+            for (y, exact) in output.values().iter().zip(bias.values().iter()) {
+                if !same(*y, *exact) {
+                    return Err(format!("{} {exact:e} was read as {y:e}", bias.storage()).into());
+                }
+            }
+        }
+    }
+    for storage in [StorageType::F16, StorageType::Bf16] {
+        // Every number of the storage type, what lies halfway to the next, and the f32 beside that.
+        let step = |bits: u32| move |by: i32| f32::from_bits(bits.wrapping_add_signed(by));
+        let mut values: Vec<f32> = (0..=u16::MAX)
+            .step_by(3)
+            .flat_map(|bits| {
+                let (value, next) = match storage {
+                    StorageType::F16 => (f16::from_bits(bits).to_f32(), f16::from_bits(bits.wrapping_add(1)).to_f32()),
+                    _ => (bf16::from_bits(bits).to_f32(), bf16::from_bits(bits.wrapping_add(1)).to_f32()),
+                };
+                let halfway = ((f64::from(value) + f64::from(next)) / 2.0) as f32;
+                let beside = step(halfway.to_bits());
+                [value, halfway, beside(-1), beside(1)]
+            })
+            .filter(|value| !value.is_subnormal())
+            .collect();
+        values.extend([65_519.99, 65_520.0, 65_536.0, 1e30, f32::MAX, f32::INFINITY, f32::NEG_INFINITY, f32::NAN]);
+        values.extend([-65_520.0, -1e30, 2.98e-8, 2.981e-8, -2.98e-8, 1e-20, 3.389e38, 3.3962e38]);
+        for odd in [0, 1] {
+            values.truncate(values.len() / 4 * 4 - odd);
+            let bias = Tensor::from_f32([values.len()], values.clone())?;
+            let output = run(&bias, storage)?;
+            for (y, value) in output.values().iter().zip(&values) {
+                if !same(*y, stored(storage, *value)) {
+                    return Err(format!("{value:e} became the {storage} {y:e}").into());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The places of tensors that a sample may miss, with and without vectors.
+fn places(_: &str, device: &GpuDevice) -> Outcome {
+    let spot = |storage, before, between| Spot { storage, before, between };
+    for (width, storage) in [(64, StorageType::F32), (64, StorageType::Bf16), (33, StorageType::F16)] {
+        let base = Sample { rows: 70, width, input: spot(storage, 0, 0), ..Sample::default() };
+        let residual = Some(spot(storage, 0, 0));
+        let samples = [
+            Sample { output: Target::InPlaceOf(Role::Input), ..base.clone() },
+            Sample { output: Target::InPlaceOf(Role::Residual), residual, ..base.clone() },
+            // The residual stream of a transformer.
+            Sample {
+                residual,
+                sum: Some(Target::InPlaceOf(Role::Residual)),
+                output: Target::InPlaceOf(Role::Input),
+                pooled: true,
+                ..base.clone()
+            },
+        ];
+        for mut sample in samples {
+            for strategy in common::STRATEGIES {
+                sample.strategy = Some(strategy);
+                sample.check(device)?;
+            }
+        }
+    }
+    // Columns of one matrix beside each other.
+    let (rows, width) = (9, 20);
+    let values = Data::STANDARD.values(rows, 2 * width, 3);
+    let matrix =
+        upload(device, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC, bytemuck::cast_slice(&values));
+    let columns = |first| Region::new(&matrix, StorageType::F32).offset(first).row_stride(2 * width as u64);
+    let layer = GpuLayerNorm::new(device, &LayerNormConfig::new(width))?;
+    layer.forward_into(device, &Bindings::new(rows as u64, columns(0), columns(width as u64)))?;
+    let bytes = download(device, &matrix);
+    let after: &[f32] = bytemuck::cast_slice(&bytes);
+    for (after, before) in after.chunks(2 * width).zip(values.chunks(2 * width)) {
+        let exact = reference::layer_norm(&before[..width], width, None, None, 1e-5, false);
+        let right = after[width..].iter().zip(exact).all(|(y, exact)| (f64::from(*y) - exact).abs() < 1e-6);
+        if after[..width] != before[..width] || !right {
+            return Err(format!("{after:?} from {before:?}").into());
+        }
+    }
+    Ok(())
+}
+
+/// The plans that a row count has to fit: whole rows, several to a workgroup; segments; several chunks.
+fn row_count_plans(problem: &Problem, device: &GpuDevice) -> Result<Vec<Plan>, Failed> {
+    let mut all = plans(problem, device)?;
+    let small = gpu_layer_norm::Capabilities { max_binding_bytes: 4096, ..*device.capabilities() };
+    let chunked = Plan::new(problem, &small)?;
+    if chunked.chunks().len() < 3 {
+        return Err(format!("{chunked} is to have several chunks").into());
+    }
+    all.push(chunked);
+    Ok(all)
+}
+
+fn row_counts_set(_: &str, device: &GpuDevice) -> Outcome {
+    let (rows, width) = (100, 36);
+    let case = Case::new(rows, width, Data::STANDARD, 5);
+    let layer = case.layer(device, Affine::None)?;
+    let input = GpuTensor::upload(device, &case.tensor())?;
+    let output = GpuTensor::zeros(device, [rows, width])?;
+    let bindings = Bindings::of(&input, &output);
+    let marked = Tensor::from_f32([rows, width], vec![7.0; rows * width])?;
+    for plan in row_count_plans(&layer.problem(device, &bindings)?, device)? {
+        let what = plan.to_string();
+        let mut prepared = layer.prepare_plan(device, plan, &bindings)?;
+        for count in [100, 99, 3, 0, 64, 100] {
+            output.write(&marked)?;
+            prepared.set_rows(count as u64)?;
+            let mut encoder = device.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            prepared.encode(&mut encoder);
+            device.queue().submit([encoder.finish()]);
+            let mut found = output.download()?.into_values();
+            if found[count * width..].iter().any(|&y| y != 7.0) {
+                return Err(format!("{what}: a row past {count} was touched").into());
+            }
+            // The rest is compared as if it were right.
+            let rest: Vec<f32> = case.normalized[count * width..].iter().map(|&y| y as f32).collect();
+            found.truncate(count * width);
+            found.extend(rest);
+            case.compare(Affine::None, &found).map_err(|error| format!("{what}, {count} rows: {error}"))?;
+        }
+        if prepared.set_rows(101) != Err(gpu_layer_norm::Error::RowCount { rows: 101, max: 100 }) {
+            return Err("a row too many is accepted".into());
+        }
+    }
+    Ok(())
+}
+
+fn row_counts_on_device(_: &str, device: &GpuDevice) -> Outcome {
+    for count in [100, 99, 3, 0, 64, u32::MAX] {
+        let sample = Sample { rows: 100, width: 36, row_count: Some(count), ..Sample::default() };
+        let layer = GpuLayerNorm::new(device, &LayerNormConfig::new(36))?;
+        for i in 0.. {
+            let mut more = true;
+            let pick = |problem: &Problem| {
+                let mut all = row_count_plans(problem, device).expect("plans");
+                more = i + 1 < all.len();
+                Ok(all.swap_remove(i))
+            };
+            sample.check_with(device, &layer, pick).map_err(|error| format!("a count of {count}: {error}"))?;
+            if !more {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An engine's own device on this adapter, that asked for nothing: WebGPU's default limits, then those of old hardware.
+fn default_limits(_: &str, device: &GpuDevice) -> Outcome {
+    let info = device.adapter_info();
+    let adapters = pollster::block_on(GpuDevice::builder().adapters());
+    let adapter = adapters.into_iter().find(|adapter| adapter.get_info().driver_info == info.driver_info);
+    let adapter = adapter.ok_or("the adapter is gone")?;
+    for limits in [wgpu::Limits::defaults(), wgpu::Limits::downlevel_defaults()] {
+        let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
+        let (wgpu_device, queue) = pollster::block_on(adapter.request_device(&descriptor))?;
+        let own = GpuDevice::from_wgpu(adapter.clone(), wgpu_device, queue)?;
+        // No more than four storage buffers, which the least of these limits allow.
+        let spot = Some(Spot { storage: StorageType::Bf16, ..Spot::default() });
+        for (rows, width) in [(300, 33), (20, 768), (2, 40_000)] {
+            Sample { rows, width, ..Sample::default() }.check(&own)?;
+            let sum = Some(Target::InPlaceOf(Role::Residual));
+            let output = Target::InPlaceOf(Role::Input);
+            Sample { rows, width, residual: spot, sum, output, ..Sample::default() }.check(&own)?;
+        }
+        let refused = Sample { residual: spot, mean: Some(Spot::default()), ..Sample::default() };
+        let buffers = own.capabilities().max_storage_buffers;
+        if refused.check(&own).is_ok() != (buffers >= 6) {
+            return Err(format!("six storage buffers where {buffers} are allowed").into());
         }
     }
     Ok(())

@@ -4,7 +4,7 @@ mod common;
 
 use common::{AFFINES, STRATEGIES};
 use gpu_layer_norm::kernel::{
-    Access, AdapterClass, Capabilities, Dialect, Geometry, MAX_TURNS, MAX_WIDTH, Plan, Problem, Reduction,
+    Access, AdapterClass, Capabilities, Dialect, Geometry, MAX_TURNS, MAX_WIDTH, Plan, Problem, Reduction, Role,
     SubgroupSizes,
 };
 use gpu_layer_norm::{Affine, Error, LayerNormConfig, Variance, kernel};
@@ -54,20 +54,54 @@ fn any_width() -> impl proptest::strategy::Strategy<Value = u64> {
     prop_oneof![1_u64..=100, 100_u64..=20_000, 20_000_u64..=MAX_WIDTH]
 }
 
+fn base_and_stride(params: &kernel::Params, role: Role) -> (u32, u32) {
+    match role {
+        Role::Input => (params.input_base, params.input_stride),
+        Role::Residual => (params.residual_base, params.residual_stride),
+        Role::Weight => (params.weight_base, 0),
+        Role::Bias => (params.bias_base, 0),
+        Role::Output => (params.output_base, params.output_stride),
+        Role::Sum => (params.sum_base, params.sum_stride),
+        Role::Mean => (params.mean_base, params.mean_stride),
+        Role::Rstd => (params.rstd_base, params.rstd_stride),
+    }
+}
+
 /// What must hold of any plan: it covers the problem once, and asks nothing that the device does not have.
 fn check(plan: &Plan, capabilities: &Capabilities) {
     let problem = plan.problem();
-    let row_bytes = u64::from(problem.width()) * 4;
     let mut next_row = 0;
     for chunk in plan.chunks() {
         assert_eq!(chunk.rows.start, next_row);
         assert!(chunk.rows.end > next_row);
         next_row = chunk.rows.end;
 
-        assert_eq!(chunk.bytes.start % u64::from(capabilities.storage_offset_alignment), 0);
-        assert!(chunk.bytes.start <= chunk.rows.start * row_bytes);
-        assert_eq!(chunk.bytes.end, chunk.rows.end * row_bytes);
-        assert!(chunk.bytes.end - chunk.bytes.start <= capabilities.max_binding_bytes);
+        assert_eq!(chunk.tensors.len(), problem.tensors().count());
+        for (role, layout) in problem.tensors() {
+            let bytes = chunk.bytes(role).expect("every tensor is bound");
+            let row = if role.is_statistic() { 1 } else { u64::from(problem.width()) };
+            let stride = if role.is_parameter() { 0 } else { layout.row_stride.unwrap_or(row) };
+            let first = (layout.offset + chunk.rows.start * stride) * layout.storage.bytes();
+            let end = (layout.offset + (chunk.rows.end - 1) * stride + row) * layout.storage.bytes();
+            assert_eq!(bytes.start % u64::from(capabilities.storage_offset_alignment), 0);
+            assert!(bytes.start <= first);
+            assert_eq!(bytes.end, end.next_multiple_of(4));
+            assert!(bytes.end - bytes.start <= capabilities.max_binding_bytes);
+            for dispatch in &chunk.dispatches {
+                let unit = if role.is_statistic() { 1 } else { plan.kernels()[dispatch.kernel].unit.elements().into() };
+                let (base, found) = base_and_stride(&dispatch.params, role);
+                assert_eq!(
+                    bytes.start + u64::from(base) * unit * layout.storage.bytes(),
+                    first,
+                    "the base of the {role} leads to the first row"
+                );
+                if chunk.rows.end - chunk.rows.start > 1 {
+                    assert_eq!(u64::from(found) * unit, stride, "the stride of the {role} leads to the next row");
+                }
+                // Indices are u32.
+                assert!((bytes.end - bytes.start) / (unit * layout.storage.bytes()) <= u32::MAX.into());
+            }
+        }
 
         for dispatch in &chunk.dispatches {
             let kernel = &plan.kernels()[dispatch.kernel];
@@ -82,14 +116,7 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
             // The kernel computes both in u32.
             assert!(u64::from(x) * u64::from(y) <= u32::MAX.into());
             assert!(u64::from(params.workgroups) * u64::from(kernel.spans_per_workgroup) <= u32::MAX.into());
-            let unit = u64::from(kernel.unit.elements());
-            assert_eq!(
-                chunk.bytes.start + u64::from(params.input_base) * unit * 4,
-                chunk.rows.start * row_bytes,
-                "the base leads to the first row"
-            );
-            assert!((chunk.bytes.end - chunk.bytes.start) / (unit * 4) <= u32::MAX.into());
-            assert_eq!(u64::from(kernel.width) % unit, 0);
+            assert_eq!(u64::from(kernel.width) % u64::from(kernel.unit.elements()), 0);
         }
         let segments = u64::from(plan.kernels()[0].segments());
         if segments > 1 {
@@ -130,7 +157,7 @@ proptest! {
         // workgroup can stream.
         match Plan::new(&problem, &capabilities) {
             Ok(plan) => check(&plan, &capabilities),
-            Err(Error::BufferSize { .. }) => prop_assert!(problem.bytes() > 1 << 40),
+            Err(Error::BufferSize { .. }) => prop_assert!(rows * width * 4 > 1 << 40),
             Err(Error::Geometry { .. }) => prop_assert!(capabilities.max_storage_buffers < 5 && width > 1 << 20),
             Err(error) => prop_assert!(false, "{error}"),
         }
@@ -166,7 +193,7 @@ proptest! {
         match Plan::with_geometry(&problem, &capabilities, geometry) {
             Ok(plan) => check(&plan, &capabilities),
             Err(Error::Geometry { reason }) => prop_assert!(!reason.is_empty()),
-            Err(Error::BufferSize { .. }) => prop_assert!(problem.bytes() > 1 << 40),
+            Err(Error::BufferSize { .. }) => prop_assert!(rows * width * 4 > 1 << 40),
             Err(error) => prop_assert!(false, "{error}"),
         }
     }
@@ -262,7 +289,7 @@ fn a_tensor_larger_than_a_binding_runs_in_chunks_of_rows() {
 fn a_row_larger_than_a_binding_is_an_error_with_both_sizes() {
     let capabilities = Capabilities { max_binding_bytes: 1 << 20, ..large_baseline() };
     let problem = Problem::new(1, 1 << 18).expect("a valid problem");
-    assert_eq!(Plan::new(&problem, &capabilities), Err(Error::RowSize { bytes: (1 << 20) + 256, max: 1 << 20 }));
+    assert_eq!(Plan::new(&problem, &capabilities), Err(Error::RowSize { bytes: (1 << 20) + 260, max: 1 << 20 }));
 }
 
 #[test]
@@ -327,7 +354,7 @@ fn a_plan_prints_what_it_does() {
     let problem = Problem::new(2, 1 << 20).expect("a valid problem").affine(Affine::Weight);
     let capabilities = Capabilities { dialect: Dialect::Naga, ..large_baseline() };
     let text = Plan::new(&problem, &capabilities).expect("a plan").to_string();
-    for part in ["split", "2 × 1048576", "Weight", "segments", "Partial", "then Merge", "rows 0..2"] {
+    for part in ["split", "2 rows of 1048576", "Weight", "segments", "Partial", "then Merge", "rows 0..2"] {
         assert!(text.contains(part), "{part} in {text}");
     }
 }

@@ -3,7 +3,8 @@
 mod common;
 
 use common::fixture;
-use gpu_layer_norm::reference::{layer_norm, row_statistics};
+use gpu_layer_norm::Normalization;
+use gpu_layer_norm::reference::{layer_norm, rms_norm, row_statistics};
 
 /// `flax.linen.LayerNorm` in float64. Both round differently in the last digits; at mean 1e6 and std 1 a relative
 /// 2^-53 of the mean is 1e-10 of x̂.
@@ -26,11 +27,9 @@ fn it_agrees_with_flax_in_float64() {
 /// The ONNX suite's outputs are f32, computed in f32: a few units in the last place of values below 4.
 #[test]
 fn it_agrees_with_the_onnx_suite_mean_and_inverse_deviation_included() {
-    let cases = common::onnx_cases();
-    assert_eq!(cases.len(), 19);
-    for case in cases {
+    for case in common::onnx_cases(Normalization::LayerNorm) {
         let width: usize = case.normalized_shape().iter().product();
-        let (weight, bias) = (Some(&case.weight.values[..]), Some(&case.bias.values[..]));
+        let (weight, bias) = (Some(&case.weight.values[..]), Some(&case.bias[..]));
         let output = layer_norm(&case.input.values, width, weight, bias, case.epsilon, false);
         for (y, expected) in output.iter().zip(&case.output.values) {
             approx::assert_abs_diff_eq!(*y, f64::from(*expected), epsilon = 4e-6);
@@ -39,6 +38,13 @@ fn it_agrees_with_the_onnx_suite_mean_and_inverse_deviation_included() {
             let statistics = row_statistics(row, case.epsilon, false);
             approx::assert_abs_diff_eq!(statistics.mean, f64::from(case.mean[i]), epsilon = 1e-6);
             approx::assert_relative_eq!(statistics.rstd, f64::from(case.rstd[i]), max_relative = 1e-6);
+        }
+    }
+    for case in common::onnx_cases(Normalization::RmsNorm) {
+        let width: usize = case.normalized_shape().iter().product();
+        let output = rms_norm(&case.input.values, width, Some(&case.weight.values), None, case.epsilon);
+        for (y, expected) in output.iter().zip(&case.output.values) {
+            approx::assert_abs_diff_eq!(*y, f64::from(*expected), epsilon = 4e-6);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use common::{AFFINES, STRATEGIES, geometries, kernels};
 use gpu_layer_norm::kernel::{
-    AdapterClass, BindingRole, Capabilities, Dialect, ENTRY_POINT, Entry, Kernel, Params, Plan, Problem, SubgroupSizes,
+    AdapterClass, BindingRole, Capabilities, Dialect, ENTRY_POINT, Kernel, Params, Plan, Problem, SubgroupSizes,
 };
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities as NagaCapabilities, ModuleInfo, ValidationFlags, Validator};
@@ -127,13 +127,13 @@ fn every_variant_validates_and_translates_and_binds_what_the_host_binds() {
         let expected: Vec<_> = kernel
             .bindings()
             .into_iter()
-            .map(|role| {
-                let kind = match (role, kernel.entry) {
-                    (BindingRole::Params, _) => "uniform",
-                    (BindingRole::Output, _) | (BindingRole::Partials, Entry::Partial) => "written",
+            .map(|binding| {
+                let kind = match binding.role {
+                    BindingRole::Params => "uniform",
+                    _ if binding.writable => "written",
                     _ => "read",
                 };
-                (role.binding(), kind)
+                (binding.role.binding(), kind)
             })
             .collect();
         assert_eq!(declared(&module), expected, "{}", kernel.label());
@@ -157,7 +157,12 @@ fn the_params_block_has_the_layout_of_its_host_twin() {
             vec![$((stringify!($field).to_owned(), std::mem::offset_of!(Params, $field) as u32)),+]
         };
     }
-    let host = host!(spans, workgroups, workgroups_x, input_base, output_base, eps, variance_factor, turns);
+    #[rustfmt::skip]
+    let host = host!(
+        spans, workgroups, workgroups_x, max_workgroups_x, first_row, rows, segments, spans_per_workgroup, turns, eps,
+        variance_factor, input_base, input_stride, residual_base, residual_stride, output_base, output_stride, sum_base,
+        sum_stride, mean_base, mean_stride, rstd_base, rstd_stride, weight_base, bias_base, padding_0, padding_1, padding_2
+    );
     assert_eq!(wgsl, host);
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use gpu_layer_norm::kernel::AdapterClass;
 use gpu_layer_norm::{
-    Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, PreparedPlan, Tensor, reference, wgpu,
+    Bindings, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, PreparedPlan, Tensor, reference, wgpu,
 };
 
 /// What is timed: work recorded into a compute pass.
@@ -171,14 +171,14 @@ impl Bench {
         let layer = GpuLayerNorm::new(device, &LayerNormConfig::new(width))?;
         let input = GpuTensor::upload(device, &Tensor::from_f32([rows, width], values.clone())?)?;
         let output = GpuTensor::zeros(device, input.shape())?;
-        let layer_norm = layer.prepare(device, &input, &output)?;
+        let layer_norm = layer.prepare(device, &Bindings::of(&input, &output))?;
         let stopwatch = Stopwatch::new(device);
         stopwatch.time(&layer_norm)?;
 
         let (ones, zeros) = (vec![1.0; width], vec![0.0; width]);
         let expected = reference::layer_norm(&values, width, Some(&ones), Some(&zeros), 1e-5, false);
         let actual = output.download()?;
-        let largest_error = largest_difference(actual.values(), &expected);
+        let largest_error = largest_difference(&actual.values(), &expected);
         assert!(largest_error <= 2e-6, "{rows} × {width} is {largest_error:e} off the reference: not timed");
 
         let target = GpuTensor::zeros(device, input.shape())?;
@@ -190,7 +190,7 @@ impl Bench {
             })
             .into_iter()
             .collect::<Result<_, _>>()?;
-        assert_eq!(target.download()?.values(), values, "the copy copies");
+        assert_eq!(*target.download()?.values(), values, "the copy copies");
         copies.sort_by_key(|(time, _)| *time);
         let (_, copy) = copies.swap_remove(0);
         Ok(Self { rows, width, layer_norm, copy, largest_error, _layer: layer })

@@ -1,6 +1,6 @@
-// Unit of access: a vector of four elements (16 bytes in f32).
+// Unit of access: a vector of four elements (16 bytes in f32, 8 in f16 and bf16).
 //
-// Precondition: the width and every base offset are multiples of four elements.
+// Precondition: the width and every base and stride are multiples of four elements.
 
 alias Unit = vec4<f32>;
 alias UnitBits = vec4<u32>;
@@ -17,4 +17,13 @@ fn unit_sum(value: Unit) -> f32 {
 
 fn unit_max(value: UnitBits) -> u32 {
     return max(max(value.x, value.z), max(value.y, value.w));
+}
+
+// Four elements of 16 bits in two words; the first in memory is in the low half.
+fn unpack(words: vec2<u32>) -> UnitBits {
+    return vec4<u32>(words.x & 0xffffu, words.x >> 16u, words.y & 0xffffu, words.y >> 16u);
+}
+
+fn pack(bits: UnitBits) -> vec2<u32> {
+    return vec2<u32>(bits.x | (bits.y << 16u), bits.z | (bits.w << 16u));
 }

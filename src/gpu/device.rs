@@ -20,6 +20,9 @@ struct Inner {
     queue: wgpu::Queue,
     capabilities: Capabilities,
     pipelines: Mutex<Pipelines>,
+    // The one kernel that no plan names.
+    arguments: OnceLock<wgpu::ComputePipeline>,
+    indirect_dispatch: bool,
     // Why the device was lost, once it is. Only known of devices that this crate made.
     lost: Arc<OnceLock<String>>,
 }
@@ -217,8 +220,18 @@ impl GpuDevice {
         }
         let capabilities = capabilities(&info, device.features(), &limits);
         log::debug!("{} ({:?}): {capabilities:?}", info.name, info.backend);
-        let pipelines = Mutex::default();
-        Ok(Self { inner: Arc::new(Inner { info, device, queue, capabilities, pipelines, lost }) })
+        let downlevel = adapter.get_downlevel_capabilities();
+        let inner = Inner {
+            info,
+            device,
+            queue,
+            capabilities,
+            pipelines: Mutex::default(),
+            arguments: OnceLock::new(),
+            indirect_dispatch: downlevel.flags.contains(wgpu::DownlevelFlags::INDIRECT_EXECUTION),
+            lost,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Name, backend and driver of the adapter.
@@ -249,6 +262,14 @@ impl GpuDevice {
     pub(crate) fn pipelines(&self) -> std::sync::MutexGuard<'_, Pipelines> {
         // A panic elsewhere leaves the cache as it was before or after an insertion; both are whole.
         self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn arguments(&self) -> &OnceLock<wgpu::ComputePipeline> {
+        &self.inner.arguments
+    }
+
+    pub(crate) fn has_indirect_dispatch(&self) -> bool {
+        self.inner.indirect_dispatch
     }
 
     pub(crate) fn check_same(&self, other: &Self, what: &'static str) -> Result<(), Error> {

@@ -1,34 +1,66 @@
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::GpuDevice;
 use crate::Error;
-use crate::kernel::{BindingRole, Params, Plan};
+use crate::kernel::{ARGUMENTS_WGSL, BindingRole, Chunk, Dispatch, ENTRY_POINT, Params, Plan, Role};
 
-/// The buffers that a plan runs on. The caller has checked that they are as large as the plan's problem says.
-pub(crate) struct Buffers<'a> {
-    pub(crate) input: &'a wgpu::Buffer,
-    pub(crate) weight: Option<&'a wgpu::Buffer>,
-    pub(crate) bias: Option<&'a wgpu::Buffer>,
-    pub(crate) output: &'a wgpu::Buffer,
+/// The buffers that a plan runs on, by role. The caller has checked that they are as large as the plan's problem says.
+type Buffers = [Option<wgpu::Buffer>; Role::ALL.len()];
+
+/// A row count on the device: one u32, at this byte of this buffer.
+#[derive(Clone, Debug)]
+pub(crate) struct RowCount {
+    pub(crate) buffer: wgpu::Buffer,
+    pub(crate) offset: u64,
 }
 
 /// A plan bound to buffers: recording it costs nothing but the recording. It may be recorded any number of times, in any
 /// encoder of the device, and reads the buffers as they are when the recording runs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct PreparedPlan {
-    steps: Vec<Step>,
+    device: GpuDevice,
     plan: Plan,
+    rows: u64,
+    // In the order of the plan's dispatches.
+    steps: Vec<Step>,
+    // Absent if there are no rows.
+    params: Option<Blocks>,
+    row_count: Option<Arguments>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Step {
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
     workgroups: [u32; 3],
 }
 
+/// The parameter blocks of all dispatches in one buffer.
+#[derive(Debug)]
+struct Blocks {
+    buffer: wgpu::Buffer,
+    stride: u64,
+}
+
+/// What turns a row count on the device into parameters and arguments.
+#[derive(Debug)]
+struct Arguments {
+    pipeline: wgpu::ComputePipeline,
+    bind_group: wgpu::BindGroup,
+    workgroups: u32,
+    // Absent where the device has no indirect dispatch: then every workgroup starts, and those without rows end at once.
+    indirect: Option<wgpu::Buffer>,
+}
+
 impl PreparedPlan {
-    pub(crate) fn new(device: &GpuDevice, plan: Plan, buffers: &Buffers<'_>) -> Result<Self, Error> {
+    pub(crate) fn new(
+        device: &GpuDevice,
+        plan: Plan,
+        buffers: &Buffers,
+        row_count: Option<&RowCount>,
+    ) -> Result<Self, Error> {
+        let rows = plan.problem().rows();
         let pipelines = plan.kernels().iter().map(|kernel| device.pipeline(kernel)).collect::<Result<Vec<_>, _>>()?;
         let dispatches: Vec<_> = plan
             .chunks()
@@ -36,37 +68,41 @@ impl PreparedPlan {
             .flat_map(|chunk| chunk.dispatches.iter().map(move |dispatch| (chunk, dispatch)))
             .collect();
         if dispatches.is_empty() {
-            return Ok(Self { steps: Vec::new(), plan });
+            let device = device.clone();
+            return Ok(Self { device, plan, rows, steps: Vec::new(), params: None, row_count: None });
         }
 
-        let stride = Params::SIZE.max(device.device().limits().min_uniform_buffer_offset_alignment.into());
-        let mut blocks = vec![0_u8; stride as usize * dispatches.len()];
-        for (block, (_, dispatch)) in blocks.chunks_exact_mut(stride as usize).zip(&dispatches) {
-            block[..Params::SIZE as usize].copy_from_slice(bytemuck::bytes_of(&dispatch.params));
-        }
-        let params = device.create_buffer_with("layer norm params", wgpu::BufferUsages::UNIFORM, &blocks)?;
+        let limits = device.device().limits();
+        let alignment = limits.min_uniform_buffer_offset_alignment.max(4);
+        let stride = Params::SIZE.next_multiple_of(alignment.into());
+        let blocks = blocks(dispatches.iter().map(|(_, dispatch)| **dispatch), stride);
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+        let params = device.create_buffer_with("layer norm params", usage, &blocks)?;
         let partials = match plan.scratch_bytes() {
             0 => None,
             bytes => Some(device.create_buffer("layer norm partials", bytes, wgpu::BufferUsages::STORAGE)?),
         };
 
         let steps = device.scoped("the binding of a plan", 0, |wgpu_device| {
-            let step = |(i, (chunk, dispatch)): (usize, &(&crate::kernel::Chunk, &crate::kernel::Dispatch))| {
+            let step = |(i, (chunk, dispatch)): (usize, &(&Chunk, &Dispatch))| {
                 let kernel = &plan.kernels()[dispatch.kernel];
                 let pipeline = &pipelines[dispatch.kernel];
                 let block = i as u64 * stride..i as u64 * stride + Params::SIZE;
                 let resource = |role| match role {
                     BindingRole::Params => part(&params, &block),
-                    BindingRole::Input => part(buffers.input, &chunk.bytes),
-                    BindingRole::Output => part(buffers.output, &chunk.bytes),
-                    BindingRole::Weight => whole(buffers.weight),
-                    BindingRole::Bias => whole(buffers.bias),
                     BindingRole::Partials => whole(partials.as_ref()),
+                    BindingRole::Tensor(role) => {
+                        let (buffer, bytes) = (buffers[role as usize].as_ref(), chunk.bytes(role));
+                        part(buffer.expect(PLANNED), &bytes.expect(PLANNED))
+                    }
                 };
                 let entries: Vec<_> = kernel
                     .bindings()
                     .into_iter()
-                    .map(|role| wgpu::BindGroupEntry { binding: role.binding(), resource: resource(role) })
+                    .map(|binding| wgpu::BindGroupEntry {
+                        binding: binding.role.binding(),
+                        resource: resource(binding.role),
+                    })
                     .collect();
                 let bind_group = wgpu_device.create_bind_group(&wgpu::BindGroupDescriptor {
                     label: Some("layer norm"),
@@ -75,14 +111,50 @@ impl PreparedPlan {
                 });
                 Step { pipeline: pipeline.pipeline.clone(), bind_group, workgroups: dispatch.workgroups }
             };
-            dispatches.iter().enumerate().map(step).collect()
+            dispatches.iter().enumerate().map(step).collect::<Vec<_>>()
         })?;
-        Ok(Self { steps, plan })
+        let params = Blocks { buffer: params, stride };
+        let row_count =
+            row_count.map(|count| Arguments::new(device, count, &params, steps.len() as u32)).transpose()?;
+        Ok(Self { device: device.clone(), plan, rows, steps, params: Some(params), row_count })
     }
 
     /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Rows that a recording works on; with a row count on the device, at most.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Works on the first `rows` rows only, from the next recording on, and leaves the others as they are. May be called for
+    /// every frame; nothing is prepared again.
+    ///
+    /// Writes parameters through the queue, for everything that is submitted afterwards: first submit what was recorded
+    /// before. For two recordings with different counts in one submission prepare two operations, or have the counts in
+    /// buffers on the device.
+    ///
+    /// # Errors
+    /// [`Error::RowCount`] above the rows prepared for, [`Error::DeviceLost`].
+    pub fn set_rows(&mut self, rows: u64) -> Result<(), Error> {
+        let max = self.plan.problem().rows();
+        if rows > max {
+            return Err(Error::RowCount { rows, max });
+        }
+        if let Some(params) = &self.params {
+            let dispatches: Vec<_> = self.plan.chunks().iter().flat_map(|chunk| chunk.dispatches_for(rows)).collect();
+            let blocks = blocks(dispatches.iter().copied(), params.stride);
+            self.device.scoped("the writing of a row count", 0, |_| {
+                self.device.queue().write_buffer(&params.buffer, 0, &blocks);
+            })?;
+            for (step, dispatch) in self.steps.iter_mut().zip(dispatches) {
+                step.workgroups = dispatch.workgroups;
+            }
+        }
+        self.rows = rows;
+        Ok(())
     }
 
     /// Records the plan as a compute pass of its own. Does not submit.
@@ -93,13 +165,95 @@ impl PreparedPlan {
 
     /// Records the plan into a compute pass. Leaves its own pipeline and bind group 0 set.
     pub fn encode_pass(&self, pass: &mut wgpu::ComputePass<'_>) {
-        for step in &self.steps {
+        if let Some(count) = &self.row_count {
+            pass.set_pipeline(&count.pipeline);
+            pass.set_bind_group(0, &count.bind_group, &[]);
+            pass.dispatch_workgroups(count.workgroups, 1, 1);
+        }
+        let indirect = self.row_count.as_ref().and_then(|count| count.indirect.as_ref());
+        for (i, step) in self.steps.iter().enumerate() {
             let [x, y, z] = step.workgroups;
             pass.set_pipeline(&step.pipeline);
             pass.set_bind_group(0, &step.bind_group, &[]);
-            pass.dispatch_workgroups(x, y, z);
+            match indirect {
+                Some(arguments) => pass.dispatch_workgroups_indirect(arguments, i as u64 * ARGUMENTS_BYTES),
+                None => pass.dispatch_workgroups(x, y, z),
+            }
         }
     }
+}
+
+/// Bytes from the arguments of one indirect dispatch to those of the next.
+const ARGUMENTS_BYTES: u64 = 16;
+
+const PLANNED: &str = "a kernel binds only what its plan says there is";
+
+impl Arguments {
+    fn new(device: &GpuDevice, count: &RowCount, params: &Blocks, dispatches: u32) -> Result<Self, Error> {
+        let alignment = u64::from(device.capabilities().storage_offset_alignment.max(4));
+        let start = count.offset - count.offset % alignment;
+        let control = [dispatches, (params.stride / 4) as u32, ((count.offset - start) / 4) as u32, 0];
+        let control = device.create_buffer_with(
+            "layer norm row count control",
+            wgpu::BufferUsages::UNIFORM,
+            bytemuck::bytes_of(&control),
+        )?;
+        let arguments = device.create_buffer(
+            "layer norm arguments",
+            u64::from(dispatches) * ARGUMENTS_BYTES,
+            wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::INDIRECT,
+        )?;
+        let pipeline = device.arguments_pipeline()?;
+        let bind_group = device.scoped("the binding of a row count", 0, |wgpu_device| {
+            let entries = [
+                wgpu::BindGroupEntry { binding: 0, resource: control.as_entire_binding() },
+                wgpu::BindGroupEntry { binding: 1, resource: part(&count.buffer, &(start..count.offset + 4)) },
+                wgpu::BindGroupEntry { binding: 2, resource: params.buffer.as_entire_binding() },
+                wgpu::BindGroupEntry { binding: 3, resource: arguments.as_entire_binding() },
+            ];
+            wgpu_device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some("layer norm row count"),
+                layout: &pipeline.get_bind_group_layout(0),
+                entries: &entries,
+            })
+        })?;
+        let indirect = device.has_indirect_dispatch().then_some(arguments);
+        Ok(Self { pipeline, bind_group, workgroups: dispatches.div_ceil(64), indirect })
+    }
+}
+
+impl GpuDevice {
+    /// The kernel that fits dispatches to a row count, compiled if it is new.
+    fn arguments_pipeline(&self) -> Result<wgpu::ComputePipeline, Error> {
+        if let Some(pipeline) = self.arguments().get() {
+            return Ok(pipeline.clone());
+        }
+        let pipeline = self.scoped("the compiling of a kernel", 0, |device| {
+            let label = Some("layer norm row count");
+            let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+                label,
+                source: wgpu::ShaderSource::Wgsl(Cow::Borrowed(ARGUMENTS_WGSL)),
+            });
+            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label,
+                layout: None,
+                module: &module,
+                entry_point: Some(ENTRY_POINT),
+                compilation_options: wgpu::PipelineCompilationOptions::default(),
+                cache: None,
+            })
+        })?;
+        Ok(self.arguments().get_or_init(|| pipeline).clone())
+    }
+}
+
+/// Parameter blocks one every `stride` bytes.
+fn blocks(dispatches: impl ExactSizeIterator<Item = Dispatch>, stride: u64) -> Vec<u8> {
+    let mut blocks = vec![0_u8; stride as usize * dispatches.len()];
+    for (block, dispatch) in blocks.chunks_exact_mut(stride as usize).zip(dispatches) {
+        block[..Params::SIZE as usize].copy_from_slice(bytemuck::bytes_of(&dispatch.params));
+    }
+    blocks
 }
 
 fn part<'a>(buffer: &'a wgpu::Buffer, bytes: &Range<u64>) -> wgpu::BindingResource<'a> {
@@ -111,5 +265,5 @@ fn part<'a>(buffer: &'a wgpu::Buffer, bytes: &Range<u64>) -> wgpu::BindingResour
 }
 
 fn whole(buffer: Option<&wgpu::Buffer>) -> wgpu::BindingResource<'_> {
-    buffer.expect("a kernel binds only what its plan says there is").as_entire_binding()
+    buffer.expect(PLANNED).as_entire_binding()
 }

@@ -3,9 +3,12 @@
 mod device;
 mod dispatch;
 mod pipelines;
+mod region;
 mod tensor;
 
 pub use device::{GpuDevice, GpuDeviceBuilder};
-pub(crate) use dispatch::Buffers;
 pub use dispatch::PreparedPlan;
+pub(crate) use dispatch::RowCount;
+pub use region::Region;
+pub(crate) use region::check_buffer;
 pub use tensor::GpuTensor;

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 
 use super::GpuDevice;
 use crate::Error;
-use crate::kernel::{BindingRole, ENTRY_POINT, Entry, Kernel, Params};
+use crate::kernel::{Binding, BindingRole, ENTRY_POINT, Kernel, Params};
 
 /// Compiled kernels. The key is the whole variant, so two kernels that differ in anything never share a pipeline.
 pub(crate) type Pipelines = HashMap<Kernel, Pipeline>;
@@ -29,7 +29,7 @@ impl GpuDevice {
 
 fn compile(device: &wgpu::Device, kernel: &Kernel) -> Pipeline {
     let label = kernel.label();
-    let entries: Vec<_> = kernel.bindings().into_iter().map(|role| layout_entry(role, kernel.entry)).collect();
+    let entries: Vec<_> = kernel.bindings().into_iter().map(layout_entry).collect();
     let layout =
         device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&label), entries: &entries });
     let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -52,21 +52,15 @@ fn compile(device: &wgpu::Device, kernel: &Kernel) -> Pipeline {
     Pipeline { pipeline, layout }
 }
 
-fn layout_entry(role: BindingRole, entry: Entry) -> wgpu::BindGroupLayoutEntry {
-    let (ty, size) = match role {
+fn layout_entry(binding: Binding) -> wgpu::BindGroupLayoutEntry {
+    let (ty, size) = match binding.role {
         BindingRole::Params => (wgpu::BufferBindingType::Uniform, wgpu::BufferSize::new(Params::SIZE)),
-        BindingRole::Input | BindingRole::Weight | BindingRole::Bias => (storage(true), None),
-        BindingRole::Output => (storage(false), None),
-        BindingRole::Partials => (storage(entry == Entry::Merge), None),
+        _ => (wgpu::BufferBindingType::Storage { read_only: !binding.writable }, None),
     };
     wgpu::BindGroupLayoutEntry {
-        binding: role.binding(),
+        binding: binding.role.binding(),
         visibility: wgpu::ShaderStages::COMPUTE,
         ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: size },
         count: None,
     }
-}
-
-fn storage(read_only: bool) -> wgpu::BufferBindingType {
-    wgpu::BufferBindingType::Storage { read_only }
 }

@@ -4,14 +4,15 @@ use futures_intrusive::channel::shared::{OneshotReceiver, OneshotSender, oneshot
 
 use super::GpuDevice;
 use crate::tensor::element_count;
-use crate::{Error, Tensor};
+use crate::{Error, StorageType, Tensor};
 
-/// A tensor of f32 in the memory of a device.
+/// A tensor in the memory of a device.
 #[derive(Clone, Debug)]
 pub struct GpuTensor {
     device: GpuDevice,
     buffer: wgpu::Buffer,
     shape: Vec<usize>,
+    storage: StorageType,
 }
 
 impl GpuTensor {
@@ -20,23 +21,31 @@ impl GpuTensor {
     /// # Errors
     /// [`Error::BufferSize`], [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub fn upload(device: &GpuDevice, tensor: &Tensor) -> Result<Self, Error> {
-        let contents = bytemuck::cast_slice(tensor.values());
-        let buffer = device.create_buffer_with("tensor", USAGE, contents)?;
-        Ok(Self { device: device.clone(), buffer, shape: tensor.shape().to_vec() })
+        let buffer = device.create_buffer_with("tensor", USAGE, tensor.bytes())?;
+        Ok(Self { device: device.clone(), buffer, shape: tensor.shape().to_vec(), storage: tensor.storage() })
     }
 
-    /// A tensor of zeros.
+    /// A tensor of f32 zeros.
     ///
     /// # Errors
     /// [`Error::Rank`], [`Error::Size`], and as [`upload`](Self::upload).
     pub fn zeros(device: &GpuDevice, shape: impl Into<Vec<usize>>) -> Result<Self, Error> {
-        let shape = shape.into();
-        let bytes = element_count(&shape)? as u64 * 4;
-        let buffer = device.create_buffer("tensor", bytes, USAGE)?;
-        Ok(Self { device: device.clone(), buffer, shape })
+        Self::zeros_as(device, shape, StorageType::F32)
     }
 
-    /// Overwrites the values, in every operation that reads this tensor and is submitted after.
+    /// A tensor of zeros of this storage type.
+    ///
+    /// # Errors
+    /// As [`zeros`](Self::zeros).
+    pub fn zeros_as(device: &GpuDevice, shape: impl Into<Vec<usize>>, storage: StorageType) -> Result<Self, Error> {
+        let shape = shape.into();
+        let bytes = element_count(&shape)? as u64 * storage.bytes();
+        let buffer = device.create_buffer("tensor", bytes, USAGE)?;
+        Ok(Self { device: device.clone(), buffer, shape, storage })
+    }
+
+    /// Overwrites the values, in every operation that reads this tensor and is submitted after. They are rounded to this
+    /// tensor's storage type.
     ///
     /// # Errors
     /// [`Error::Shape`] if the shapes differ, [`Error::OutOfMemory`], [`Error::DeviceLost`].
@@ -48,12 +57,26 @@ impl GpuTensor {
                 actual: tensor.shape().to_vec(),
             });
         }
-        let contents: &[u8] = bytemuck::cast_slice(tensor.values());
+        let converted;
+        let tensor = if tensor.storage() == self.storage {
+            tensor
+        } else {
+            converted = tensor.to_storage(self.storage);
+            &converted
+        };
+        let contents = tensor.bytes();
         if contents.is_empty() {
             return Ok(());
         }
+        // Writes are of whole words.
+        let (words, rest) = contents.split_at(contents.len() / 4 * 4);
+        let mut last = [0; 4];
+        last[..rest.len()].copy_from_slice(rest);
         self.device.scoped("the writing of a tensor", contents.len() as u64, |_| {
-            self.device.queue().write_buffer(&self.buffer, 0, contents);
+            self.device.queue().write_buffer(&self.buffer, 0, words);
+            if !rest.is_empty() {
+                self.device.queue().write_buffer(&self.buffer, words.len() as u64, &last);
+            }
         })
     }
 
@@ -62,7 +85,12 @@ impl GpuTensor {
         &self.shape
     }
 
-    /// The buffer: f32 values in row-major order, usable as storage and for copies.
+    /// What an element is.
+    pub fn storage(&self) -> StorageType {
+        self.storage
+    }
+
+    /// The buffer: values in row-major order, usable as storage and for copies.
     pub fn buffer(&self) -> &wgpu::Buffer {
         &self.buffer
     }
@@ -109,8 +137,7 @@ impl GpuTensor {
 
     /// The download, and what else may tell it that it will never be done. The first to tell is heard.
     fn start_download(&self) -> Result<(Download, Arc<Sender>), Error> {
-        let count = element_count(&self.shape)?;
-        let bytes = count as u64 * 4;
+        let bytes = (element_count(&self.shape)? as u64 * self.storage.bytes()).next_multiple_of(4);
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let staging = self.device.create_buffer("tensor download", bytes, usage)?;
         let (sender, mapped) = oneshot_channel();
@@ -127,7 +154,7 @@ impl GpuTensor {
                 let _ = told.send(result);
             });
         })?;
-        Ok((Download { device: self.device.clone(), staging, mapped, shape: self.shape.clone(), count }, sender))
+        Ok((Download { tensor: self.clone(), staging, mapped }, sender))
     }
 }
 
@@ -139,16 +166,14 @@ type Sender = OneshotSender<Result<(), Error>>;
 
 /// A download under way.
 struct Download {
-    device: GpuDevice,
+    tensor: GpuTensor,
     staging: wgpu::Buffer,
     mapped: OneshotReceiver<Result<(), Error>>,
-    shape: Vec<usize>,
-    count: usize,
 }
 
 impl Download {
     async fn finish(self) -> Result<Tensor, Error> {
-        let failed = |message: String| match self.device.check_lost() {
+        let failed = |message: String| match self.tensor.device.check_lost() {
             Err(lost) => lost,
             Ok(()) => Error::DeviceLost { message },
         };
@@ -159,10 +184,9 @@ impl Download {
             None => return Err(failed("the download was abandoned".into())),
         }
         let view = self.staging.get_mapped_range(..).map_err(|error| failed(error.to_string()))?;
-        let mut values = vec![0.0_f32; self.count];
-        bytemuck::cast_slice_mut::<f32, u8>(&mut values).copy_from_slice(&view[..self.count * 4]);
+        let tensor = Tensor::from_bytes(self.tensor.shape, self.tensor.storage, &view);
         drop(view);
         self.staging.unmap();
-        Tensor::from_f32(self.shape, values)
+        tensor
     }
 }

@@ -24,5 +24,7 @@ mod source;
 pub use capabilities::{AdapterClass, Capabilities, Dialect, SubgroupSizes};
 pub use params::Params;
 pub use plan::{Chunk, Dispatch, Geometry, MAX_TURNS, Plan, Strategy};
-pub use problem::{Affine, MAX_WIDTH, Problem, Variance};
-pub use source::{Access, BindingRole, ENTRY_POINT, Entry, Kernel, Reduction, Unit};
+pub use problem::{Affine, Layout, MAX_WIDTH, Normalization, Problem, Role, Variance};
+pub use source::{
+    ARGUMENTS_WGSL, Access, Binding, BindingRole, ENTRY_POINT, Entry, Kernel, Place, Reduction, Slot, Unit,
+};

@@ -1,6 +1,9 @@
-/// The uniform block of one dispatch: binding 0 of every kernel, 32 bytes. Its twin is `shaders/params.wgsl`.
+/// The uniform block of one dispatch: binding 0 of every kernel, 112 bytes. Its twin is `shaders/params.wgsl`.
+///
+/// A base is where the first row begins in the bound part of a tensor, a stride leads from one row to the next; both count
+/// units of access, those of mean and rstd elements. Tensors that a kernel does not have leave theirs 0.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Params {
     /// Spans (rows × segments of a row) of this dispatch.
     pub spans: u32,
@@ -8,21 +11,73 @@ pub struct Params {
     pub workgroups: u32,
     /// Workgroups along x.
     pub workgroups_x: u32,
-    /// First row's place in the bound part of the input, in units of access.
-    pub input_base: u32,
-    /// First row's place in the bound part of the output, in units of access.
-    pub output_base: u32,
+    /// The most workgroups along x; what a row count on the device is turned into workgroups with.
+    pub max_workgroups_x: u32,
+    /// First row of this dispatch within the problem; at most `u32::MAX`, where no row count on the device reaches.
+    pub first_row: u32,
+    /// Rows of this dispatch at most.
+    pub rows: u32,
+    /// Segments of a row.
+    pub segments: u32,
+    /// Spans of a workgroup.
+    pub spans_per_workgroup: u32,
+    /// [`Kernel::turns`](super::Kernel::turns), for loops that a driver should not unroll.
+    pub turns: u32,
     /// Added to the variance; ≥ 0.
     pub eps: f32,
     /// 1 for the biased variance, n / (n − 1) for the unbiased one.
     pub variance_factor: f32,
-    /// [`Kernel::turns`](super::Kernel::turns), for loops that a driver should not unroll.
-    pub turns: u32,
+    /// Base of the input.
+    pub input_base: u32,
+    /// Stride of the input.
+    pub input_stride: u32,
+    /// Base of the residual.
+    pub residual_base: u32,
+    /// Stride of the residual.
+    pub residual_stride: u32,
+    /// Base of the output.
+    pub output_base: u32,
+    /// Stride of the output.
+    pub output_stride: u32,
+    /// Base of the sum.
+    pub sum_base: u32,
+    /// Stride of the sum.
+    pub sum_stride: u32,
+    /// Base of the mean.
+    pub mean_base: u32,
+    /// Stride of the mean.
+    pub mean_stride: u32,
+    /// Base of the rstd.
+    pub rstd_base: u32,
+    /// Stride of the rstd.
+    pub rstd_stride: u32,
+    /// Base of the weight.
+    pub weight_base: u32,
+    /// Base of the bias.
+    pub bias_base: u32,
+    /// Makes the size a multiple of 16 bytes, as GLSL's uniform blocks have it.
+    pub padding_0: u32,
+    /// As the padding before.
+    pub padding_1: u32,
+    /// As the padding before.
+    pub padding_2: u32,
 }
 
-const _: () = assert!(size_of::<Params>() == 32);
+const _: () = assert!(size_of::<Params>() == 112);
 
 impl Params {
     /// Size in bytes.
     pub const SIZE: u64 = size_of::<Self>() as u64;
+
+    /// The same for fewer rows: spans and workgroups are worked out anew.
+    pub(super) fn with_rows(self, rows: u32) -> Self {
+        let spans = rows * self.segments;
+        let workgroups = spans.div_ceil(self.spans_per_workgroup);
+        Self { rows, spans, workgroups, workgroups_x: workgroups.min(self.max_workgroups_x), ..self }
+    }
+
+    /// Workgroups along x, y and z.
+    pub(super) fn dispatch(&self) -> [u32; 3] {
+        [self.workgroups_x, if self.workgroups_x == 0 { 0 } else { self.workgroups.div_ceil(self.workgroups_x) }, 1]
+    }
 }

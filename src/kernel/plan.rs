@@ -2,7 +2,8 @@ use std::fmt;
 use std::ops::Range;
 
 use super::{
-    Access, AdapterClass, Capabilities, Entry, Kernel, Params, Problem, Reduction, SubgroupSizes, Unit, Variance,
+    Access, AdapterClass, BindingRole, Capabilities, Dialect, Entry, Kernel, Params, Place, Problem, Reduction, Role,
+    Slot, SubgroupSizes, Unit,
 };
 use crate::Error;
 
@@ -81,17 +82,35 @@ pub struct Dispatch {
 pub struct Chunk {
     /// The rows.
     pub rows: Range<u64>,
-    /// The part of the input, and of the output, to bind: bytes, the start aligned as the device asks.
-    pub bytes: Range<u64>,
+    /// The part of each tensor's buffer to bind: bytes, the start aligned as the device asks, the length a multiple of 4.
+    pub tensors: Vec<(Role, Range<u64>)>,
     /// What to run.
     pub dispatches: Vec<Dispatch>,
 }
 
+impl Chunk {
+    /// The dispatches where only the first `rows` rows of the problem are to be worked on. Never more than the chunk's own;
+    /// where none of its rows are among them, they have no workgroups.
+    pub fn dispatches_for(&self, rows: u64) -> impl Iterator<Item = Dispatch> {
+        let rows = rows.clamp(self.rows.start, self.rows.end) - self.rows.start;
+        self.dispatches.iter().map(move |dispatch| {
+            // No more than there were, which fit.
+            let params = dispatch.params.with_rows(rows as u32);
+            Dispatch { params, workgroups: params.dispatch(), ..*dispatch }
+        })
+    }
+
+    /// The part to bind of one tensor's buffer; `None` if the tensor takes no part.
+    pub fn bytes(&self, role: Role) -> Option<Range<u64>> {
+        self.tensors.iter().find(|(other, _)| *other == role).map(|(_, bytes)| bytes.clone())
+    }
+}
+
 /// How a problem is solved on a device: kernels, and for each chunk of rows the dispatches with their parameters.
 ///
-/// To run a plan, bind for each chunk [`Chunk::bytes`] of input and output, all of weight and bias, and a scratch buffer of
-/// [`Plan::scratch_bytes`] as [`BindingRole::Partials`](super::BindingRole::Partials), to the numbers that
-/// [`Kernel::bindings`] names; then run the dispatches in order.
+/// To run a plan, bind for each chunk the parts of the tensors' buffers that [`Chunk::tensors`] names, and a scratch buffer of
+/// [`Plan::scratch_bytes`] as [`BindingRole::Partials`], to the numbers that [`Kernel::bindings`] names; then run the
+/// dispatches in order. `examples/embed_plan.rs` does so with bare wgpu calls.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     problem: Problem,
@@ -105,8 +124,9 @@ impl Plan {
     /// The plan that ranks first for this problem on such a device.
     ///
     /// # Errors
-    /// [`Error::BufferSize`] if the tensor does not fit a buffer, [`Error::RowSize`] if a row does not fit a binding,
-    /// [`Error::DeviceTooSmall`] if the device binds too few buffers, [`Error::Geometry`] if no candidate can run.
+    /// [`Error::BufferSize`] if a tensor does not fit a buffer, [`Error::RowSize`] if a row does not fit a binding,
+    /// [`Error::Overlap`] if what is written overlaps another tensor, [`Error::DeviceTooSmall`] if the device binds too few
+    /// buffers, [`Error::Geometry`] if no candidate can run, [`Error::SharedRange`] for tensors too close for a browser.
     pub fn new(problem: &Problem, capabilities: &Capabilities) -> Result<Self, Error> {
         Self::first(problem, capabilities, candidates(problem, capabilities))
     }
@@ -129,8 +149,11 @@ impl Plan {
     /// [`Error::Geometry`] if the geometry cannot run this problem on such a device, and as [`Plan::new`].
     pub fn with_geometry(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -> Result<Self, Error> {
         // Also keeps the number of chunks within reason.
-        if problem.bytes() > capabilities.max_buffer_bytes {
-            return Err(Error::BufferSize { bytes: problem.bytes(), max: capabilities.max_buffer_bytes });
+        for (role, _) in problem.tensors() {
+            let bytes = problem.byte_range(role)?.end;
+            if bytes > capabilities.max_buffer_bytes {
+                return Err(Error::BufferSize { bytes, max: capabilities.max_buffer_bytes });
+            }
         }
         let kernels = kernels(problem, capabilities, geometry)?;
         let segments = u64::from(kernels[0].segments());
@@ -139,7 +162,7 @@ impl Plan {
         let mut first = 0;
         while first < problem.rows() {
             let last = problem.rows().min(first + rows_per_chunk);
-            chunks.push(chunk(problem, capabilities, &kernels, first..last));
+            chunks.push(chunk(problem, capabilities, &kernels, first..last)?);
             first = last;
         }
         let scratch_bytes = if segments > 1 { rows_per_chunk.min(problem.rows()) * segments * 16 } else { 0 };
@@ -174,12 +197,15 @@ impl Plan {
         let max_bytes = capabilities.max_binding_bytes;
         let max_workgroups = capabilities.max_workgroups_per_dimension;
         for chunk in &self.chunks {
-            let bytes = (chunk.bytes.end - chunk.bytes.start).max(self.scratch_bytes);
-            if bytes > max_bytes || !chunk.bytes.start.is_multiple_of(alignment) {
-                return refuse(format!(
-                    "a binding of {bytes} bytes at {}; the device binds {max_bytes} at multiples of {alignment}",
-                    chunk.bytes.start
-                ));
+            for (role, bytes) in &chunk.tensors {
+                let size = (bytes.end - bytes.start).max(self.scratch_bytes);
+                if size > max_bytes || !bytes.start.is_multiple_of(alignment) {
+                    return refuse(format!(
+                        "a binding of {size} bytes at {} of the {role}; the device binds {max_bytes} at multiples of \
+                         {alignment}",
+                        bytes.start
+                    ));
+                }
             }
             let workgroups = chunk.dispatches.iter().flat_map(|dispatch| dispatch.workgroups).max().unwrap_or(0);
             if workgroups > max_workgroups {
@@ -226,14 +252,10 @@ impl fmt::Display for Plan {
         let kernel = &self.kernels[0];
         write!(
             f,
-            "{}: {} × {} f32, {:?}, {:?} variance, eps {:e}; {lanes} lanes a span, {spans_per_workgroup} spans a \
-             workgroup, {access:?}, reduction {reduction:?}, {:?} access, {} turns",
+            "{}: {}; {lanes} lanes a span, {spans_per_workgroup} spans a workgroup, {access:?}, reduction {reduction:?}, \
+             {:?} access, {} turns",
             self.strategy(),
-            self.problem.rows(),
-            self.problem.width(),
-            self.problem.affine_kind(),
-            self.problem.variance_kind(),
-            self.problem.eps_value(),
+            self.problem,
             kernel.unit,
             kernel.turns(),
         )?;
@@ -293,10 +315,13 @@ fn kernels(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -
     }
     let kernel = Kernel {
         entry: Entry::Row,
-        unit: Unit::for_width(problem.width()),
+        unit: unit_of(problem),
         access,
         reduction,
+        normalization: problem.normalization_kind(),
         affine: problem.affine_kind(),
+        zero_centred_weight: problem.has_zero_centred_weight() && problem.affine_kind().has_weight(),
+        slots: slots(problem)?,
         width: problem.width(),
         segment_width: segment_width.unwrap_or(problem.width()),
         lanes,
@@ -305,7 +330,14 @@ fn kernels(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -
     };
     let kernels = if segment_width.is_some() {
         // What the first pass does not depend on is left out of its key.
-        let partial = Kernel { entry: Entry::Partial, affine: super::Affine::None, ..kernel };
+        let read = |role| kernel.slot(role).map(|slot| Slot { place: Place::Own, ..slot });
+        let partial = Kernel {
+            entry: Entry::Partial,
+            affine: super::Affine::None,
+            zero_centred_weight: false,
+            slots: Role::ALL.map(|role| if matches!(role, Role::Input | Role::Residual) { read(role) } else { None }),
+            ..kernel
+        };
         vec![partial, Kernel { entry: Entry::Merge, access: Access::Reread, ..kernel }]
     } else {
         vec![kernel]
@@ -346,26 +378,69 @@ fn kernels(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -
     Ok(kernels)
 }
 
+/// The widest unit that divides rows, offsets and strides.
+fn unit_of(problem: &Problem) -> Unit {
+    let whole = |count: u64| count.is_multiple_of(4);
+    let fits = |(role, layout): (Role, &super::Layout)| {
+        let strides_matter = !role.is_parameter() && problem.rows() > 1;
+        role.is_statistic()
+            || whole(layout.offset) && layout.row_stride.is_none_or(|stride| !strides_matter || whole(stride))
+    };
+    if whole(problem.width().into()) && problem.tensors().all(fits) { Unit::Vector } else { Unit::Scalar }
+}
+
+/// How the kernels get at each tensor.
+fn slots(problem: &Problem) -> Result<[Option<Slot>; Role::ALL.len()], Error> {
+    let mut slots = [None; Role::ALL.len()];
+    for (role, layout) in problem.tensors() {
+        let written_too = |(other, other_layout): (Role, &super::Layout)| {
+            other.is_written() && layout.buffer.is_some() && other_layout.buffer == layout.buffer
+        };
+        let place = if role.is_written() {
+            problem.in_place_of(role)?.map_or(Place::Own, Place::InPlaceOf)
+        } else if problem.tensors().any(written_too) {
+            Place::Shared
+        } else {
+            Place::Own
+        };
+        slots[role as usize] = Some(Slot { storage: layout.storage, place });
+    }
+    Ok(slots)
+}
+
+/// What the start of every binding is a multiple of.
+fn alignment(capabilities: &Capabilities) -> u64 {
+    u64::from(capabilities.storage_offset_alignment.max(16))
+}
+
 /// Rows that one set of bindings can cover.
 fn rows_per_chunk(problem: &Problem, capabilities: &Capabilities, kernels: &[Kernel]) -> Result<u64, Error> {
     let kernel = &kernels[0];
-    let (segments, unit) = (u64::from(kernel.segments()), u64::from(kernel.unit.elements()));
-    // A chunk begins anywhere, its binding at the aligned place before.
-    let alignment = u64::from(capabilities.storage_offset_alignment.max(16));
-    let room = capabilities.max_binding_bytes.saturating_sub(alignment);
-    let by_binding = room / problem.row_bytes();
-    if by_binding == 0 {
-        return Err(Error::RowSize { bytes: problem.row_bytes() + alignment, max: capabilities.max_binding_bytes });
-    }
+    let segments = u64::from(kernel.segments());
+    // A chunk begins anywhere, its binding at the aligned place before; it ends with a whole word.
+    let slack = alignment(capabilities) + 4;
+    let room = capabilities.max_binding_bytes.saturating_sub(slack);
     // Unit indices, and span indices rounded up to whole workgroups, are u32.
     let dimension = u64::from(dispatch_dimension(capabilities));
     let most = u64::from(u32::MAX) - dimension;
-    let by_index = (most - alignment) / (u64::from(problem.width()) / unit);
+    let mut rows = u64::MAX;
+    for (role, layout) in problem.tensors() {
+        let row_bytes = problem.row_elements(role) * layout.storage.bytes();
+        if row_bytes > room {
+            return Err(Error::RowSize { bytes: row_bytes + slack, max: capabilities.max_binding_bytes });
+        }
+        if let Some(last_row) = (room - row_bytes).checked_div(problem.row_stride_bytes(role)) {
+            let unit = if role.is_statistic() { 1 } else { u64::from(kernel.unit.elements()) };
+            let stride = problem.row_stride_bytes(role) / (layout.storage.bytes() * unit);
+            let last_index = (most - slack - u64::from(problem.width())) / stride.max(1);
+            rows = rows.min(last_row.min(last_index) + 1);
+        }
+    }
     let spans_per_workgroup = u64::from(kernel.spans_per_workgroup);
     let spans = most.min(dimension.saturating_mul(dimension).saturating_mul(spans_per_workgroup)) - spans_per_workgroup;
     let by_spans = spans / segments;
     let by_scratch = if segments > 1 { capabilities.max_binding_bytes / (segments * 16) } else { u64::MAX };
-    match by_binding.min(by_index).min(by_spans).min(by_scratch) {
+    match rows.min(by_spans).min(by_scratch) {
         0 => Err(Error::Geometry {
             reason: format!("{segments} segments of one row are over what the device can dispatch or bind at once"),
         }),
@@ -383,29 +458,80 @@ fn dispatch_dimension(capabilities: &Capabilities) -> u32 {
     capabilities.max_workgroups_per_dimension.min(1 << 20)
 }
 
-fn chunk(problem: &Problem, capabilities: &Capabilities, kernels: &[Kernel], rows: Range<u64>) -> Chunk {
+fn chunk(problem: &Problem, capabilities: &Capabilities, kernels: &[Kernel], rows: Range<u64>) -> Result<Chunk, Error> {
     let kernel = &kernels[0];
-    let start = rows.start * problem.row_bytes();
-    let alignment = u64::from(capabilities.storage_offset_alignment.max(16));
-    let bound = start - start % alignment;
-    let base = ((start - bound) / (4 * u64::from(kernel.unit.elements()))) as u32;
-    let spans = ((rows.end - rows.start) * u64::from(kernel.segments())) as u32;
-    let workgroups = spans.div_ceil(kernel.spans_per_workgroup);
-    let x = workgroups.min(dispatch_dimension(capabilities));
-    let params = Params {
-        spans,
-        workgroups,
-        workgroups_x: x,
-        input_base: base,
-        output_base: base,
+    let count = (rows.end - rows.start) as u32;
+    let mut params = Params {
+        max_workgroups_x: dispatch_dimension(capabilities),
+        first_row: u32::try_from(rows.start).unwrap_or(u32::MAX),
+        segments: kernel.segments(),
+        spans_per_workgroup: kernel.spans_per_workgroup,
+        turns: kernel.turns(),
         eps: problem.eps_value(),
         variance_factor: problem.variance_factor(),
-        turns: kernel.turns(),
-    };
-    let dispatches = (0..kernels.len())
-        .map(|kernel| Dispatch { kernel, workgroups: [x, workgroups.div_ceil(x), 1], params })
-        .collect();
-    Chunk { bytes: bound..rows.end * problem.row_bytes(), rows, dispatches }
+        ..Params::default()
+    }
+    .with_rows(count);
+    let mut tensors = Vec::new();
+    for (role, layout) in problem.tensors() {
+        let element = layout.storage.bytes();
+        let stride = problem.row_stride_bytes(role);
+        let row_bytes = problem.row_elements(role) * element;
+        let first = layout.offset * element + if role.is_parameter() { 0 } else { rows.start * stride };
+        let last = first + u64::from(count - 1) * stride;
+        let start = first - first % alignment(capabilities);
+        tensors.push((role, start..(last + row_bytes).next_multiple_of(4)));
+
+        let unit = if role.is_statistic() { element } else { element * u64::from(kernel.unit.elements()) };
+        let base = ((first - start) / unit) as u32;
+        // A single row has no next one, however far that would be.
+        let stride = if count > 1 { (stride / unit) as u32 } else { 0 };
+        match role {
+            Role::Input => (params.input_base, params.input_stride) = (base, stride),
+            Role::Residual => (params.residual_base, params.residual_stride) = (base, stride),
+            Role::Weight => params.weight_base = base,
+            Role::Bias => params.bias_base = base,
+            Role::Output => (params.output_base, params.output_stride) = (base, stride),
+            Role::Sum => (params.sum_base, params.sum_stride) = (base, stride),
+            Role::Mean => (params.mean_base, params.mean_stride) = (base, stride),
+            Role::Rstd => (params.rstd_base, params.rstd_stride) = (base, stride),
+        }
+    }
+    if capabilities.dialect == Dialect::Browser {
+        check_ranges(problem, kernels, &tensors, alignment(capabilities))?;
+    }
+    let dispatches =
+        (0..kernels.len()).map(|kernel| Dispatch { kernel, workgroups: params.dispatch(), params }).collect();
+    Ok(Chunk { rows, tensors, dispatches })
+}
+
+/// A browser refuses two bindings of one buffer whose ranges overlap if one of them is writable, even where no element is in
+/// both.
+fn check_ranges(
+    problem: &Problem,
+    kernels: &[Kernel],
+    tensors: &[(Role, Range<u64>)],
+    alignment: u64,
+) -> Result<(), Error> {
+    for kernel in kernels {
+        let bound = kernel.bindings().into_iter().filter_map(|binding| match binding.role {
+            BindingRole::Tensor(role) => {
+                let (_, bytes) = tensors.iter().find(|(other, _)| *other == role)?;
+                Some((role, binding.writable, problem.layout(role)?.buffer?, bytes))
+            }
+            BindingRole::Params | BindingRole::Partials => None,
+        });
+        let bound: Vec<_> = bound.collect();
+        for (i, (first, writable, buffer, bytes)) in bound.iter().enumerate() {
+            for (second, other_writable, other_buffer, other_bytes) in &bound[i + 1..] {
+                let overlap = bytes.start < other_bytes.end && other_bytes.start < bytes.end;
+                if buffer == other_buffer && overlap && (*writable || *other_writable) {
+                    return Err(Error::SharedRange { first: first.name(), second: second.name(), alignment });
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The geometries that may run a problem, best first. Not all of them can; [`kernels`] tells.
@@ -452,7 +578,7 @@ fn cpu_candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometr
         resident.into_iter().partition(|geometry| width.div_ceil(geometry.lanes) <= HELD);
     let split = [1, subgroup].map(|lanes| {
         // Enough segments for every core, none longer than the longest loop.
-        let unit = Unit::for_width(width).elements();
+        let unit = unit_of(problem).elements();
         let wanted = 64_u64.div_ceil(problem.rows().max(1)).max(2) as u32;
         let segments = wanted.max(width.div_ceil(MAX_TURNS / 2 * lanes * unit));
         Geometry { segment_width: Some(segment_width(width, segments, lanes)), ..whole(Access::Reread, lanes) }
@@ -504,7 +630,7 @@ fn gpu_candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometr
         // Segments shorter than this spend more on merging than they save.
         let worthwhile = (width / 4096).max(2);
         // None longer than the longest loop.
-        let needed = width.div_ceil(MAX_TURNS * lanes * Unit::for_width(width).elements());
+        let needed = width.div_ceil(MAX_TURNS * lanes * unit_of(problem).elements());
         let segment_width = segment_width(width, wanted.min(worthwhile).max(needed), lanes);
         [Access::Held, Access::Reread]
             .map(|access| Geometry { segment_width: Some(segment_width), ..whole(access, lanes) })
@@ -519,21 +645,4 @@ fn gpu_candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometr
 /// The width of so many segments, rounded up so that vectors and lanes come out even.
 fn segment_width(width: u32, segments: u32, lanes: u32) -> u32 {
     width.div_ceil(segments).next_multiple_of(4 * lanes)
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let variance = match self.variance_kind() {
-            Variance::Biased => "biased",
-            Variance::Unbiased => "unbiased",
-        };
-        write!(
-            f,
-            "{} rows of {} f32, affine {:?}, {variance} variance, eps {:e}",
-            self.rows(),
-            self.width(),
-            self.affine_kind(),
-            self.eps_value()
-        )
-    }
 }

@@ -1,7 +1,20 @@
+use std::fmt;
+
 use crate::Error;
+use crate::tensor::StorageType;
 
 /// The largest width (elements of one row): counts are exact in f32 up to here.
 pub const MAX_WIDTH: u64 = 1 << 24;
+
+/// What a row is divided by, and whether its mean is taken off first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Normalization {
+    /// x̂ = (x − mean(x)) / sqrt(variance(x) + eps)
+    #[default]
+    LayerNorm,
+    /// x̂ = x / sqrt(mean(x²) + eps): Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
+    RmsNorm,
+}
 
 /// The elementwise affine map that follows the normalization.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -37,18 +50,110 @@ pub enum Variance {
     Unbiased,
 }
 
-/// What is to be computed: `rows` × `width` f32 elements, contiguous, one mean and one variance a row.
+/// A tensor that a problem reads or writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// What is normalized, rows × width; read.
+    Input,
+    /// Added to the input before it is normalized, rows × width; read.
+    Residual,
+    /// Weight, `width` elements; read.
+    Weight,
+    /// Bias, `width` elements; read.
+    Bias,
+    /// What comes out, rows × width; written.
+    Output,
+    /// Input + residual, rows × width; written.
+    Sum,
+    /// Mean of each row, f32, one element a row; written.
+    Mean,
+    /// 1 / sqrt(variance + eps) of each row, f32, one element a row; written.
+    Rstd,
+}
+
+impl Role {
+    /// Every role, in the order of their discriminants.
+    pub const ALL: [Self; 8] =
+        [Self::Input, Self::Residual, Self::Weight, Self::Bias, Self::Output, Self::Sum, Self::Mean, Self::Rstd];
+
+    /// The name in WGSL, in errors and in labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Residual => "residual",
+            Self::Weight => "weight",
+            Self::Bias => "bias",
+            Self::Output => "output",
+            Self::Sum => "sum",
+            Self::Mean => "mean",
+            Self::Rstd => "rstd",
+        }
+    }
+
+    /// Whether it is written rather than read.
+    pub const fn is_written(self) -> bool {
+        matches!(self, Self::Output | Self::Sum | Self::Mean | Self::Rstd)
+    }
+
+    /// Whether it has one element a row.
+    pub const fn is_statistic(self) -> bool {
+        matches!(self, Self::Mean | Self::Rstd)
+    }
+
+    /// Whether it is shared by all rows.
+    pub const fn is_parameter(self) -> bool {
+        matches!(self, Self::Weight | Self::Bias)
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Where a tensor lies in memory. Offsets and strides count elements.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Layout {
+    /// What an element is.
+    pub storage: StorageType,
+    /// Elements before the first one.
+    pub offset: u64,
+    /// From the beginning of one row to that of the next, at least the width (of a statistic: at least 1). `None`: rows
+    /// follow one another. Of no meaning to weight and bias.
+    pub row_stride: Option<u64>,
+    /// Tensors with the same number here lie in one buffer. `None`: in a buffer with no other.
+    pub buffer: Option<u32>,
+}
+
+impl Layout {
+    /// Rows one after another from the beginning of a buffer of their own.
+    pub const fn new(storage: StorageType) -> Self {
+        Self { storage, offset: 0, row_stride: None, buffer: None }
+    }
+}
+
+impl From<StorageType> for Layout {
+    fn from(storage: StorageType) -> Self {
+        Self::new(storage)
+    }
+}
+
+/// What is to be computed: `rows` rows of `width` elements, statistics of each row, and which tensors take part.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Problem {
     rows: u64,
     width: u32,
+    normalization: Normalization,
     affine: Affine,
+    zero_centred_weight: bool,
     variance: Variance,
     eps: f32,
+    layouts: [Option<Layout>; Role::ALL.len()],
 }
 
 impl Problem {
-    /// `rows` rows of `width` elements, no affine map, biased variance, eps 1e-5.
+    /// `rows` rows of `width` elements, f32, contiguous; layer normalization, no affine map, biased variance, eps 1e-5.
     ///
     /// # Errors
     /// [`Error::Width`] if `width` is 0 or above [`MAX_WIDTH`], [`Error::Size`] if the byte count does not fit 64 bits.
@@ -56,27 +161,57 @@ impl Problem {
         if width == 0 || width > MAX_WIDTH {
             return Err(Error::Width { width, max: MAX_WIDTH });
         }
-        if rows.checked_mul(width * 4).is_none() {
-            return Err(Error::Size { shape: vec![rows as usize, width as usize] });
-        }
-        Ok(Self { rows, width: width as u32, affine: Affine::None, variance: Variance::Biased, eps: 1e-5 })
+        let mut layouts = [None; Role::ALL.len()];
+        layouts[Role::Input as usize] = Some(Layout::default());
+        layouts[Role::Output as usize] = Some(Layout::default());
+        let problem = Self {
+            rows,
+            width: width as u32,
+            normalization: Normalization::LayerNorm,
+            affine: Affine::None,
+            zero_centred_weight: false,
+            variance: Variance::Biased,
+            eps: 1e-5,
+            layouts,
+        };
+        problem.byte_range(Role::Input)?;
+        Ok(problem)
     }
 
-    /// With this affine map.
+    /// With this normalization.
+    ///
+    /// # Errors
+    /// [`Error::RmsNorm`] if RMS normalization would have an unbiased variance or a mean.
+    pub fn normalization(self, normalization: Normalization) -> Result<Self, Error> {
+        Self { normalization, ..self }.without_contradiction()
+    }
+
+    /// With this affine map. A weight or bias that is new lies in a buffer of its own, as f32.
     #[must_use]
-    pub fn affine(self, affine: Affine) -> Self {
+    pub fn affine(mut self, affine: Affine) -> Self {
+        for (role, present) in [(Role::Weight, affine.has_weight()), (Role::Bias, affine.has_bias())] {
+            let layout = &mut self.layouts[role as usize];
+            *layout = present.then(|| layout.unwrap_or_default());
+        }
         Self { affine, ..self }
+    }
+
+    /// Whether the weight is stored as its difference from 1: y = x̂ · (1 + weight).
+    #[must_use]
+    pub fn zero_centred_weight(self, zero_centred_weight: bool) -> Self {
+        Self { zero_centred_weight, ..self }
     }
 
     /// With this kind of variance.
     ///
     /// # Errors
-    /// [`Error::UnbiasedWidth`] for the unbiased variance of a single element.
+    /// [`Error::UnbiasedWidth`] for the unbiased variance of a single element, [`Error::RmsNorm`] for that of RMS
+    /// normalization.
     pub fn variance(self, variance: Variance) -> Result<Self, Error> {
         if variance == Variance::Unbiased && self.width < 2 {
             return Err(Error::UnbiasedWidth { width: u64::from(self.width) });
         }
-        Ok(Self { variance, ..self })
+        Self { variance, ..self }.without_contradiction()
     }
 
     /// With this eps.
@@ -91,6 +226,55 @@ impl Problem {
         Ok(Self { eps: eps.abs(), ..self })
     }
 
+    /// With a tensor that lies so. Residual, sum, mean and rstd are absent until they are given here.
+    ///
+    /// # Errors
+    /// [`Error::NoParameter`] for a parameter that the affine map does not have, [`Error::RmsNorm`] for the mean of RMS
+    /// normalization, [`Error::RowStride`] if rows would overlap, [`Error::StorageType`] for a statistic that is not f32,
+    /// [`Error::Size`] if the tensor ends past what 64 bits can count.
+    pub fn tensor(mut self, role: Role, layout: impl Into<Layout>) -> Result<Self, Error> {
+        let layout = layout.into();
+        if role.is_parameter() && self.layout(role).is_none() {
+            return Err(Error::NoParameter { name: role.name(), affine: self.affine });
+        }
+        if role.is_statistic() && layout.storage != StorageType::F32 {
+            return Err(Error::StorageType { what: role.name(), expected: StorageType::F32, actual: layout.storage });
+        }
+        let (row_stride, width) = (layout.row_stride, self.row_elements(role));
+        if let Some(row_stride) = row_stride.filter(|&row_stride| row_stride < width && !role.is_parameter()) {
+            return Err(Error::RowStride { what: role.name(), row_stride, width });
+        }
+        self.layouts[role as usize] = Some(layout);
+        self.byte_range(role)?;
+        self.without_contradiction()
+    }
+
+    /// With the same tensors, and fewer or more rows.
+    ///
+    /// # Errors
+    /// [`Error::Size`] if a tensor would end past what 64 bits can count.
+    pub fn with_rows(self, rows: u64) -> Result<Self, Error> {
+        let problem = Self { rows, ..self };
+        for role in Role::ALL {
+            if problem.layout(role).is_some() {
+                problem.byte_range(role)?;
+            }
+        }
+        Ok(problem)
+    }
+
+    fn without_contradiction(self) -> Result<Self, Error> {
+        if self.normalization == Normalization::RmsNorm {
+            if self.variance == Variance::Unbiased {
+                return Err(Error::RmsNorm { what: "an unbiased variance" });
+            }
+            if self.layout(Role::Mean).is_some() {
+                return Err(Error::RmsNorm { what: "a mean" });
+            }
+        }
+        Ok(self)
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> u64 {
         self.rows
@@ -101,9 +285,19 @@ impl Problem {
         self.width
     }
 
+    /// The normalization.
+    pub fn normalization_kind(&self) -> Normalization {
+        self.normalization
+    }
+
     /// The affine map.
     pub fn affine_kind(&self) -> Affine {
         self.affine
+    }
+
+    /// Whether the weight is stored as its difference from 1.
+    pub fn has_zero_centred_weight(&self) -> bool {
+        self.zero_centred_weight
     }
 
     /// The kind of variance.
@@ -116,6 +310,16 @@ impl Problem {
         self.eps
     }
 
+    /// Where a tensor lies; `None` if it takes no part.
+    pub fn layout(&self, role: Role) -> Option<&Layout> {
+        self.layouts[role as usize].as_ref()
+    }
+
+    /// The tensors that take part.
+    pub fn tensors(&self) -> impl Iterator<Item = (Role, &Layout)> {
+        Role::ALL.into_iter().filter_map(|role| Some((role, self.layout(role)?)))
+    }
+
     /// What the biased variance is multiplied by: 1, or n / (n − 1).
     pub fn variance_factor(&self) -> f32 {
         match self.variance {
@@ -124,12 +328,115 @@ impl Problem {
         }
     }
 
-    /// Bytes of the input, and of the output.
-    pub fn bytes(&self) -> u64 {
-        self.rows * self.row_bytes()
+    /// Elements of one row of a tensor.
+    pub(super) fn row_elements(&self, role: Role) -> u64 {
+        if role.is_statistic() { 1 } else { u64::from(self.width) }
     }
 
-    pub(super) fn row_bytes(&self) -> u64 {
-        u64::from(self.width) * 4
+    /// Bytes from one row of a tensor to the next; 0 for a parameter, which has but one.
+    pub(super) fn row_stride_bytes(&self, role: Role) -> u64 {
+        let layout = self.layout(role).copied().unwrap_or_default();
+        if role.is_parameter() {
+            return 0;
+        }
+        layout.row_stride.unwrap_or_else(|| self.row_elements(role)) * layout.storage.bytes()
+    }
+
+    /// The bytes of its buffer from the first to the last that a tensor has. Empty if there are no rows.
+    ///
+    /// # Errors
+    /// [`Error::Size`] if they do not fit 64 bits. A problem that was made has none such.
+    pub(crate) fn byte_range(&self, role: Role) -> Result<std::ops::Range<u64>, Error> {
+        let layout = self.layout(role).copied().unwrap_or_default();
+        let width = self.row_elements(role);
+        let stride = layout.row_stride.unwrap_or(width);
+        let rows = if role.is_parameter() { 1 } else { self.rows };
+        let end = || {
+            let first = layout.offset.checked_mul(layout.storage.bytes())?;
+            let last_row = rows.saturating_sub(1).checked_mul(stride)?;
+            let elements = if rows == 0 { 0 } else { last_row.checked_add(width)? };
+            // Room for the rounding up to words.
+            let end = first.checked_add(elements.checked_mul(layout.storage.bytes())?)?.checked_add(4)? - 4;
+            Some(first..end)
+        };
+        end().ok_or_else(|| Error::Size { shape: vec![rows as usize, stride as usize] })
+    }
+
+    /// The tensor that `written` is in the place of, if it is: the region of one that is read, row for row.
+    ///
+    /// # Errors
+    /// [`Error::Overlap`] if it overlaps another tensor in any other way.
+    pub(super) fn in_place_of(&self, written: Role) -> Result<Option<Role>, Error> {
+        let Some(layout) = self.layout(written) else { return Ok(None) };
+        let mut place = None;
+        for (other, other_layout) in self.tensors() {
+            if other == written || layout.buffer.is_none() || layout.buffer != other_layout.buffer {
+                continue;
+            }
+            let same = layout.storage == other_layout.storage
+                && layout.offset == other_layout.offset
+                && (self.rows <= 1 || self.row_stride_bytes(written) == self.row_stride_bytes(other));
+            let may = matches!((written, other), (Role::Output | Role::Sum, Role::Input | Role::Residual));
+            if same && may {
+                place = place.or(Some(other));
+            } else if self.overlap(written, other)? {
+                return Err(Error::Overlap { written: written.name(), other: other.name() });
+            }
+        }
+        Ok(place)
+    }
+
+    /// Whether two tensors in one buffer have an element in common.
+    fn overlap(&self, a: Role, b: Role) -> Result<bool, Error> {
+        let (a_bytes, b_bytes) = (self.byte_range(a)?, self.byte_range(b)?);
+        if a_bytes.start >= b_bytes.end || b_bytes.start >= a_bytes.end {
+            return Ok(false);
+        }
+        // Columns of one matrix may lie beside each other.
+        let stride = self.row_stride_bytes(a);
+        if stride == 0 || stride != self.row_stride_bytes(b) {
+            return Ok(true);
+        }
+        let bytes =
+            |role: Role| self.row_elements(role) * self.layout(role).copied().unwrap_or_default().storage.bytes();
+        let distance = |from: u64, to: u64| (to % stride + stride - from % stride) % stride;
+        let beside =
+            distance(a_bytes.start, b_bytes.start) >= bytes(a) && distance(b_bytes.start, a_bytes.start) >= bytes(b);
+        Ok(!beside)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let normalization = match self.normalization {
+            Normalization::LayerNorm => "layer norm",
+            Normalization::RmsNorm => "RMS norm",
+        };
+        let variance = match self.variance {
+            Variance::Biased => "biased",
+            Variance::Unbiased => "unbiased",
+        };
+        write!(
+            f,
+            "{normalization} of {} rows of {} elements, affine {:?}{}, {variance} variance, eps {:e}",
+            self.rows,
+            self.width,
+            self.affine,
+            if self.zero_centred_weight { " about 1" } else { "" },
+            self.eps
+        )?;
+        for (role, layout) in self.tensors() {
+            write!(f, ", {role} {}", layout.storage)?;
+            if layout.offset > 0 {
+                write!(f, " from {}", layout.offset)?;
+            }
+            if let Some(row_stride) = layout.row_stride {
+                write!(f, " every {row_stride}")?;
+            }
+            if let Some(buffer) = layout.buffer {
+                write!(f, " in buffer {buffer}")?;
+            }
+        }
+        Ok(())
     }
 }

@@ -1,9 +1,14 @@
 use std::fmt::Write as _;
 
-use super::{Affine, Dialect};
+use super::{Affine, Dialect, Normalization, Role};
+use crate::tensor::StorageType;
 
 /// Name of the entry point of every kernel.
 pub const ENTRY_POINT: &str = "main";
+
+/// WGSL of the kernel that fits the dispatches of a plan to a row count in a buffer on the device; `shaders/arguments.wgsl`
+/// says what it binds.
+pub const ARGUMENTS_WGSL: &str = include_str!("../../shaders/arguments.wgsl");
 
 /// What a kernel computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,18 +24,13 @@ pub enum Entry {
 /// How many elements one access of memory moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unit {
-    /// Four elements, 16 bytes in f32; for widths that are multiples of 4.
+    /// Four elements, 16 bytes in f32 and 8 in f16 and bf16; where width, offsets and strides are multiples of 4.
     Vector,
     /// One element.
     Scalar,
 }
 
 impl Unit {
-    /// The widest unit that divides rows of this width.
-    pub const fn for_width(width: u32) -> Self {
-        if width.is_multiple_of(4) { Self::Vector } else { Self::Scalar }
-    }
-
     /// Elements.
     pub const fn elements(self) -> u32 {
         match self {
@@ -67,14 +67,8 @@ pub enum Reduction {
 pub enum BindingRole {
     /// The [`Params`](super::Params) block; uniform.
     Params,
-    /// Elements to normalize; read.
-    Input,
-    /// Weight, `width` elements; read.
-    Weight,
-    /// Bias, `width` elements; read.
-    Bias,
-    /// Normalized elements; written.
-    Output,
+    /// A tensor.
+    Tensor(Role),
     /// Moments of segments, 16 bytes each; written by [`Entry::Partial`], read by [`Entry::Merge`].
     Partials,
 }
@@ -84,13 +78,40 @@ impl BindingRole {
     pub const fn binding(self) -> u32 {
         match self {
             Self::Params => 0,
-            Self::Input => 1,
-            Self::Weight => 2,
-            Self::Bias => 3,
-            Self::Output => 4,
-            Self::Partials => 5,
+            Self::Tensor(role) => 1 + role as u32,
+            Self::Partials => 1 + Role::ALL.len() as u32,
         }
     }
+}
+
+/// A binding of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Binding {
+    /// What it is for; gives the number.
+    pub role: BindingRole,
+    /// Whether a storage binding is `read_write` rather than `read`. The uniform one is not.
+    pub writable: bool,
+}
+
+/// How a kernel gets at a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// By a binding of its own.
+    Own,
+    /// By a binding of its own, which is writable although the tensor is only read, because its buffer is also bound for
+    /// writing: no buffer may be bound in both ways at once.
+    Shared,
+    /// By the binding of this tensor, whose elements it overwrites.
+    InPlaceOf(Role),
+}
+
+/// A tensor as a kernel sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slot {
+    /// What an element is.
+    pub storage: StorageType,
+    /// How the kernel gets at it.
+    pub place: Place,
 }
 
 /// A complete kernel variant: everything its WGSL depends on, and so the whole key of a compiled pipeline.
@@ -104,8 +125,14 @@ pub struct Kernel {
     pub access: Access,
     /// Sums across invocations.
     pub reduction: Reduction,
+    /// The normalization.
+    pub normalization: Normalization,
     /// The affine map.
     pub affine: Affine,
+    /// Whether the weight is stored as its difference from 1.
+    pub zero_centred_weight: bool,
+    /// The tensors, by role.
+    pub slots: [Option<Slot>; Role::ALL.len()],
     /// Elements of a row.
     pub width: u32,
     /// Elements of a segment; `width` where rows are not split.
@@ -153,28 +180,34 @@ impl Kernel {
         }
     }
 
-    /// The bindings of group 0 in ascending order.
-    pub fn bindings(&self) -> Vec<BindingRole> {
-        let writes_output = self.entry != Entry::Partial;
-        let mut roles = vec![BindingRole::Params, BindingRole::Input];
-        if writes_output {
-            if self.affine.has_weight() {
-                roles.push(BindingRole::Weight);
-            }
-            if self.affine.has_bias() {
-                roles.push(BindingRole::Bias);
-            }
-            roles.push(BindingRole::Output);
-        }
-        if self.entry != Entry::Row {
-            roles.push(BindingRole::Partials);
-        }
-        roles
+    /// The tensor in this role, if the kernel has it.
+    pub const fn slot(&self, role: Role) -> Option<Slot> {
+        self.slots[role as usize]
     }
 
-    /// The complete WGSL: a prelude of constants, then one fragment for each axis of variation, then the entry file.
+    /// The bindings of group 0 in ascending order.
+    pub fn bindings(&self) -> Vec<Binding> {
+        let mut bindings = vec![Binding { role: BindingRole::Params, writable: false }];
+        for (role, slot) in self.tensors() {
+            let writable = match slot.place {
+                Place::Own => role.is_written() || self.is_overwritten(role),
+                Place::Shared => true,
+                Place::InPlaceOf(_) => continue,
+            };
+            bindings.push(Binding { role: BindingRole::Tensor(role), writable });
+        }
+        if self.entry != Entry::Row {
+            bindings.push(Binding { role: BindingRole::Partials, writable: self.entry == Entry::Partial });
+        }
+        bindings
+    }
+
+    /// The complete WGSL: a generated prelude (constants, then bindings and access to each tensor), one fragment for each
+    /// axis of variation, and the entry file.
     pub fn wgsl(&self) -> String {
-        let mut wgsl = self.prelude();
+        let mut wgsl = self.directives();
+        self.write_constants(&mut wgsl);
+        self.write_tensors(&mut wgsl).expect("a String takes any text");
         for fragment in self.fragments() {
             wgsl.push('\n');
             wgsl.push_str(fragment);
@@ -184,8 +217,9 @@ impl Kernel {
 
     /// A name for pipelines and reports.
     pub fn label(&self) -> String {
-        format!(
-            "layer norm {:?} {:?} {:?} {:?} width {} segment {} lanes {} spans {}",
+        let mut label = format!(
+            "{:?} {:?} {:?} {:?} {:?} width {} segment {} lanes {} spans {}",
+            self.normalization,
             self.entry,
             self.unit,
             self.access,
@@ -194,15 +228,38 @@ impl Kernel {
             self.segment_width,
             self.lanes,
             self.spans_per_workgroup
-        )
+        );
+        for (role, slot) in self.tensors() {
+            write!(label, ", {role} {}", slot.storage).expect("a String takes any text");
+            match slot.place {
+                Place::Own => {}
+                Place::Shared => label.push_str(" shared"),
+                Place::InPlaceOf(other) => write!(label, " in place of {other}").expect("a String takes any text"),
+            }
+        }
+        label
     }
 
-    fn prelude(&self) -> String {
-        let mut prelude = String::new();
+    fn tensors(&self) -> impl Iterator<Item = (Role, Slot)> {
+        let slots = self.slots;
+        Role::ALL.into_iter().filter_map(move |role| Some((role, slots[role as usize]?)))
+    }
+
+    fn is_overwritten(&self, role: Role) -> bool {
+        self.tensors().any(|(_, slot)| slot.place == Place::InPlaceOf(role))
+    }
+
+    fn directives(&self) -> String {
         if self.dialect == Dialect::Browser && self.uses_subgroups() {
             // The kernels branch on values that are equal in a whole subgroup; the analysis cannot see that.
-            prelude.push_str("enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n");
+            "enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n\n".into()
+        } else {
+            String::new()
         }
+    }
+
+    fn write_constants(&self, wgsl: &mut String) {
+        wgsl.push_str("// The numbers of this variant.\n\n");
         for (name, value) in [
             ("WIDTH", self.width),
             ("SEGMENT_WIDTH", self.segment_width),
@@ -212,15 +269,104 @@ impl Kernel {
             ("WORKGROUP_SIZE", self.workgroup_size()),
             ("TURNS", self.turns()),
         ] {
-            writeln!(prelude, "const {name}: u32 = {value}u;").expect("a String takes any text");
+            writeln!(wgsl, "const {name}: u32 = {value}u;").expect("a String takes any text");
         }
-        prelude
+    }
+
+    /// The bindings of the tensors, and a function that reads or writes one unit of each. Where no tensor is to be written,
+    /// the function does nothing.
+    fn write_tensors(&self, wgsl: &mut String) -> std::fmt::Result {
+        wgsl.push_str("\n// The tensors of this variant. A position counts units from the beginning of the row.\n");
+        for Binding { role, writable } in self.bindings() {
+            let BindingRole::Tensor(role) = role else { continue };
+            let element = self.element(role);
+            let access = if writable { "read_write" } else { "read" };
+            let binding = BindingRole::Tensor(role).binding();
+            writeln!(wgsl, "\n@group(0) @binding({binding}) var<storage, {access}> {role}: array<{element}>;")?;
+        }
+        for (role, slot) in self.tensors() {
+            wgsl.push('\n');
+            if role.is_written() { self.write_setter(wgsl, role, slot)? } else { self.write_getter(wgsl, role, slot)? }
+        }
+        if self.entry != Entry::Partial {
+            for role in [Role::Sum, Role::Mean, Role::Rstd] {
+                if self.slot(role).is_none() {
+                    let arguments = if role.is_statistic() { "value: f32" } else { "position: u32, value: Unit" };
+                    writeln!(wgsl, "\nfn {role}_set({arguments}) {{}}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What lies in memory, in WGSL.
+    fn element(&self, role: Role) -> &'static str {
+        let written = role.is_written() || self.is_overwritten(role);
+        match self.slot(role).map(|slot| slot.storage) {
+            _ if role.is_statistic() => "f32",
+            Some(StorageType::F32) | None => "Unit",
+            Some(_) if self.unit == Unit::Vector => "vec2<u32>",
+            // Two elements share a word and may belong to different invocations, or one of them to somebody else.
+            Some(_) if written => "atomic<u32>",
+            Some(_) => "u32",
+        }
+    }
+
+    /// The index of a unit.
+    fn index(role: Role) -> String {
+        if role.is_parameter() {
+            format!("params.{role}_base + position")
+        } else if role.is_statistic() {
+            format!("params.{role}_base + row * params.{role}_stride")
+        } else {
+            format!("params.{role}_base + row * params.{role}_stride + position")
+        }
+    }
+
+    fn write_getter(&self, wgsl: &mut String, role: Role, slot: Slot) -> std::fmt::Result {
+        let (index, storage) = (Self::index(role), slot.storage);
+        writeln!(wgsl, "fn {role}_at(position: u32) -> Unit {{")?;
+        writeln!(wgsl, "    let index = {index};")?;
+        let value = match (storage, self.unit) {
+            (StorageType::F32, _) => format!("{role}[index]"),
+            (_, Unit::Vector) => format!("decode_{storage}(unpack({role}[index]))"),
+            (_, Unit::Scalar) if self.element(role) == "atomic<u32>" => {
+                format!("decode_{storage}(half_of(atomicLoad(&{role}[index / 2u]), index))")
+            }
+            (_, Unit::Scalar) => format!("decode_{storage}(half_of({role}[index / 2u], index))"),
+        };
+        let centre = if role == Role::Weight && self.zero_centred_weight { "1.0 + " } else { "" };
+        writeln!(wgsl, "    return {centre}{value};\n}}")
+    }
+
+    fn write_setter(&self, wgsl: &mut String, role: Role, slot: Slot) -> std::fmt::Result {
+        let (index, storage) = (Self::index(role), slot.storage);
+        let target = if let Place::InPlaceOf(other) = slot.place { other } else { role };
+        if role.is_statistic() {
+            writeln!(wgsl, "fn {role}_set(value: f32) {{")?;
+        } else {
+            writeln!(wgsl, "fn {role}_set(position: u32, value: Unit) {{")?;
+        }
+        writeln!(wgsl, "    let index = {index};")?;
+        match (storage, self.unit) {
+            (StorageType::F32, _) => writeln!(wgsl, "    {target}[index] = value;")?,
+            (_, Unit::Vector) => writeln!(wgsl, "    {target}[index] = pack(encode_{storage}(value));")?,
+            (_, Unit::Scalar) => {
+                writeln!(wgsl, "    atomicAnd(&{target}[index / 2u], ~half_to(0xffffu, index));")?;
+                writeln!(wgsl, "    atomicOr(&{target}[index / 2u], half_to(encode_{storage}(value), index));")?;
+            }
+        }
+        writeln!(wgsl, "}}")
     }
 
     fn fragments(&self) -> Vec<&'static str> {
         let unit = match self.unit {
             Unit::Vector => include_str!("../../shaders/unit/vector.wgsl"),
             Unit::Scalar => include_str!("../../shaders/unit/scalar.wgsl"),
+        };
+        let source = match self.slot(Role::Residual) {
+            None => include_str!("../../shaders/source/input.wgsl"),
+            Some(_) => include_str!("../../shaders/source/residual.wgsl"),
         };
         let access = match self.access {
             Access::Held => include_str!("../../shaders/access/held.wgsl"),
@@ -232,26 +378,36 @@ impl Kernel {
             Reduction::SubgroupThenWorkgroup => include_str!("../../shaders/reduce/subgroup_workgroup.wgsl"),
             Reduction::Workgroup => include_str!("../../shaders/reduce/workgroup.wgsl"),
         };
+        let measure = match self.normalization {
+            Normalization::LayerNorm => include_str!("../../shaders/measure/layer_norm.wgsl"),
+            Normalization::RmsNorm => include_str!("../../shaders/measure/rms_norm.wgsl"),
+        };
         let affine = match self.affine {
             Affine::None => include_str!("../../shaders/affine/none.wgsl"),
             Affine::Weight => include_str!("../../shaders/affine/weight.wgsl"),
             Affine::WeightAndBias => include_str!("../../shaders/affine/weight_bias.wgsl"),
         };
-        let mut fragments = vec![
-            include_str!("../../shaders/params.wgsl"),
-            unit,
-            include_str!("../../shaders/storage/f32.wgsl"),
+        let mut fragments = vec![include_str!("../../shaders/params.wgsl"), unit];
+        for (storage, fragment) in [
+            (StorageType::F16, include_str!("../../shaders/storage/f16.wgsl")),
+            (StorageType::Bf16, include_str!("../../shaders/storage/bf16.wgsl")),
+        ] {
+            if self.tensors().any(|(_, slot)| slot.storage == storage) {
+                fragments.push(fragment);
+            }
+        }
+        fragments.extend([
+            source,
             include_str!("../../shaders/span.wgsl"),
             access,
             reduce,
             include_str!("../../shaders/moments.wgsl"),
-        ];
+        ]);
         if self.entry != Entry::Merge {
-            fragments.push(include_str!("../../shaders/measure.wgsl"));
+            fragments.extend([include_str!("../../shaders/measure.wgsl"), measure]);
         }
         if self.entry != Entry::Partial {
-            fragments.push(affine);
-            fragments.push(include_str!("../../shaders/normalize.wgsl"));
+            fragments.extend([affine, include_str!("../../shaders/normalize.wgsl")]);
         }
         fragments.push(match self.entry {
             Entry::Row => include_str!("../../shaders/row.wgsl"),

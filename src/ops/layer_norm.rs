@@ -1,9 +1,10 @@
-use crate::gpu::Buffers;
-use crate::kernel::Problem;
+use super::Bindings;
+use crate::kernel::{Problem, Role};
 use crate::{Error, GpuDevice, GpuTensor, LayerNormConfig, Plan, PreparedPlan, Tensor};
 
 /// Layer normalization over the trailing dimensions of its input, with PyTorch's semantics:
-/// y = (x − mean) / sqrt(variance + eps) · weight + bias, mean and variance over each group of trailing dimensions.
+/// y = (x − mean) / sqrt(variance + eps) · weight + bias, mean and variance over each group of trailing dimensions. With
+/// [`LayerNormConfig::rms`], RMS normalization.
 ///
 /// There are no running statistics, so training and evaluation are the same.
 ///
@@ -26,24 +27,26 @@ pub struct GpuLayerNorm {
 }
 
 impl GpuLayerNorm {
-    /// A layer whose weight is 1 and whose bias is 0.
+    /// A layer whose weight is 1 (0 if it is zero-centred) and whose bias is 0.
     ///
     /// # Errors
     /// What is wrong with the config: [`Error::NormalizedShape`], [`Error::Rank`], [`Error::Width`], [`Error::Eps`],
-    /// [`Error::UnbiasedWidth`]. That the device cannot run it: [`Error::RowSize`], [`Error::DeviceTooSmall`],
-    /// [`Error::Strategy`]. And [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    /// [`Error::UnbiasedWidth`], [`Error::RmsNorm`]. That the device cannot run it: [`Error::RowSize`],
+    /// [`Error::DeviceTooSmall`], [`Error::Strategy`]. And [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub fn new(device: &GpuDevice, config: &LayerNormConfig) -> Result<Self, Error> {
         let problem = config.problem(1)?;
         plan(config, &problem, device)?;
         let parameter = |value: f32| {
             let values = vec![value; problem.width() as usize];
-            GpuTensor::upload(device, &Tensor::from_f32(config.normalized_shape(), values)?)
+            let tensor = Tensor::from_f32(config.normalized_shape(), values)?;
+            GpuTensor::upload(device, &tensor.to_storage(config.parameter_storage_type()))
         };
         let affine = config.affine_kind();
+        let one = if config.has_zero_centred_weight() { 0.0 } else { 1.0 };
         Ok(Self {
             device: device.clone(),
             config: config.clone(),
-            weight: affine.has_weight().then(|| parameter(1.0)).transpose()?,
+            weight: affine.has_weight().then(|| parameter(one)).transpose()?,
             bias: affine.has_bias().then(|| parameter(0.0)).transpose()?,
         })
     }
@@ -63,7 +66,8 @@ impl GpuLayerNorm {
         self.bias.as_ref()
     }
 
-    /// Sets the weight; operations submitted after this use it, prepared ones too.
+    /// Sets the weight, rounded to the layer's parameter storage type; operations submitted after this use it, prepared ones
+    /// too.
     ///
     /// # Errors
     /// [`Error::NoParameter`] if the layer has no weight, [`Error::Shape`] unless it has the normalized shape,
@@ -72,7 +76,7 @@ impl GpuLayerNorm {
         self.set_parameter("weight", self.weight.as_ref(), weight)
     }
 
-    /// Sets the bias; operations submitted after this use it, prepared ones too.
+    /// Sets the bias, as [`set_weight`](Self::set_weight) does.
     ///
     /// # Errors
     /// As [`set_weight`](Self::set_weight).
@@ -80,7 +84,7 @@ impl GpuLayerNorm {
         self.set_parameter("bias", self.bias.as_ref(), bias)
     }
 
-    /// Normalizes a host tensor. The output has the input's shape.
+    /// Normalizes a host tensor. The output has the input's shape, and its storage type unless the config names another.
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`], [`Error::ForeignDevice`], [`Error::BufferSize`], [`Error::OutOfMemory`],
@@ -105,25 +109,68 @@ impl GpuLayerNorm {
     pub fn forward(&self, device: &GpuDevice, input: &GpuTensor) -> Result<GpuTensor, Error> {
         // Before anything is allocated.
         self.config.rows(input.shape())?;
-        let output = GpuTensor::zeros(device, input.shape())?;
-        let prepared = self.prepare(device, input, &output)?;
+        let storage = self.config.output_storage_type(input.storage());
+        let output = GpuTensor::zeros_as(device, input.shape(), storage)?;
+        self.forward_into(device, &Bindings::of(input, &output))?;
+        Ok(output)
+    }
+
+    /// Runs the forward pass on these tensors once. Submits, and reads nothing back.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    ///
+    /// ```no_run
+    /// use gpu_layer_norm::{Bindings, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Tensor};
+    ///
+    /// let device = GpuDevice::new()?;
+    /// let layer_norm = GpuLayerNorm::new(&device, &LayerNormConfig::new(768))?;
+    /// let input = GpuTensor::upload(&device, &Tensor::from_f32([128, 768], vec![0.5; 128 * 768])?)?;
+    /// let output = GpuTensor::zeros(&device, [128, 768])?;
+    /// let (mean, rstd) = (GpuTensor::zeros(&device, [128])?, GpuTensor::zeros(&device, [128])?);
+    /// layer_norm.forward_into(&device, &Bindings::of(&input, &output).mean(&mean).rstd(&rstd))?;
+    /// println!("{:?}", mean.download()?);
+    /// # Ok::<(), gpu_layer_norm::Error>(())
+    /// ```
+    pub fn forward_into(&self, device: &GpuDevice, bindings: &Bindings) -> Result<(), Error> {
+        let prepared = self.prepare(device, bindings)?;
         device.scoped("the submission of a forward pass", 0, |wgpu_device| {
             let descriptor = wgpu::CommandEncoderDescriptor { label: Some("layer norm") };
             let mut encoder = wgpu_device.create_command_encoder(&descriptor);
             prepared.encode(&mut encoder);
             device.queue().submit([encoder.finish()]);
-        })?;
-        Ok(output)
+        })
     }
 
-    /// Binds the forward pass to an input and an output, to be recorded into the caller's own encoders any number of times.
+    /// Binds the forward pass to tensors, to be recorded into the caller's own encoders any number of times.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the shapes differ, [`Error::SameBuffer`] if the output is the input or a parameter, and as
-    /// [`run`](Self::run).
-    pub fn prepare(&self, device: &GpuDevice, input: &GpuTensor, output: &GpuTensor) -> Result<PreparedPlan, Error> {
-        let problem = self.config.problem(self.config.rows(input.shape())?)?;
-        self.prepare_plan(device, plan(&self.config, &problem, device)?, input, output)
+    /// About shapes: [`Error::ShapeMismatch`], [`Error::Shape`]. About regions: [`Error::RowStride`], [`Error::Region`],
+    /// [`Error::BufferUsage`], [`Error::Overlap`], [`Error::SharedRange`], [`Error::RowCountOffset`], [`Error::Size`]. About
+    /// what does not go together: [`Error::NoParameter`], [`Error::RmsNorm`], [`Error::StorageType`],
+    /// [`Error::ForeignDevice`]. What planning may find: [`Error::BufferSize`], [`Error::RowSize`],
+    /// [`Error::DeviceTooSmall`], [`Error::Geometry`], [`Error::Strategy`]. And [`Error::OutOfMemory`],
+    /// [`Error::DeviceLost`], and [`Error::Wgpu`] for a buffer that was destroyed or is another device's.
+    ///
+    /// ```no_run
+    /// use gpu_layer_norm::{Bindings, GpuDevice, GpuLayerNorm, LayerNormConfig, Region, StorageType, wgpu};
+    ///
+    /// # fn frame(device: &GpuDevice, pool: &wgpu::Buffer) -> Result<(), gpu_layer_norm::Error> {
+    /// let layer_norm = GpuLayerNorm::new(device, &LayerNormConfig::new(64))?;
+    /// // 1000 rows of f16, in place, somewhere in a pool.
+    /// let rows = Region::new(pool, StorageType::F16).offset(123_456);
+    /// let prepared = layer_norm.prepare(device, &Bindings::new(1000, rows.clone(), rows))?;
+    ///
+    /// let mut encoder = device.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    /// prepared.encode(&mut encoder);
+    /// device.queue().submit([encoder.finish()]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn prepare(&self, device: &GpuDevice, bindings: &Bindings) -> Result<PreparedPlan, Error> {
+        let (bindings, problem) = self.bind(device, bindings)?;
+        let plan = plan(&self.config, &problem, device)?;
+        prepared(device, plan, &bindings)
     }
 
     /// As [`prepare`](Self::prepare), with a plan of the caller's choice in place of the planner's.
@@ -131,44 +178,31 @@ impl GpuLayerNorm {
     /// # Errors
     /// [`Error::PlanMismatch`] if the plan is for another problem, [`Error::Geometry`] if this device cannot run it,
     /// and as [`prepare`](Self::prepare).
-    pub fn prepare_plan(
-        &self,
-        device: &GpuDevice,
-        plan: Plan,
-        input: &GpuTensor,
-        output: &GpuTensor,
-    ) -> Result<PreparedPlan, Error> {
-        device.check_same(&self.device, "the layer")?;
-        device.check_same(input.device(), "the input")?;
-        device.check_same(output.device(), "the output")?;
-        if output.shape() != input.shape() {
-            return Err(Error::Shape {
-                what: "output",
-                expected: input.shape().to_vec(),
-                actual: output.shape().to_vec(),
-            });
-        }
-        // A buffer cannot be bound for reading and for writing at once.
-        for (name, read) in [("input", Some(input)), ("weight", self.weight()), ("bias", self.bias())] {
-            if read.is_some_and(|read| read.buffer() == output.buffer()) {
-                return Err(Error::SameBuffer { name });
-            }
-        }
-        let problem = self.config.problem(self.config.rows(input.shape())?)?;
+    pub fn prepare_plan(&self, device: &GpuDevice, plan: Plan, bindings: &Bindings) -> Result<PreparedPlan, Error> {
+        let (bindings, problem) = self.bind(device, bindings)?;
         if *plan.problem() != problem {
             return Err(Error::PlanMismatch { planned: plan.problem().to_string(), actual: problem.to_string() });
         }
         plan.check(device.capabilities())?;
-        PreparedPlan::new(
-            device,
-            plan,
-            &Buffers {
-                input: input.buffer(),
-                weight: self.weight.as_ref().map(GpuTensor::buffer),
-                bias: self.bias.as_ref().map(GpuTensor::buffer),
-                output: output.buffer(),
-            },
-        )
+        prepared(device, plan, &bindings)
+    }
+
+    /// The problem that this layer poses with these tensors: what [`Plan`] is made from for
+    /// [`prepare_plan`](Self::prepare_plan).
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub fn problem(&self, device: &GpuDevice, bindings: &Bindings) -> Result<Problem, Error> {
+        self.bind(device, bindings).map(|(_, problem)| problem)
+    }
+
+    /// Checks tensors, and adds the layer's own.
+    fn bind(&self, device: &GpuDevice, bindings: &Bindings) -> Result<(Bindings, Problem), Error> {
+        device.check_same(&self.device, "the layer")?;
+        let bindings = bindings.clone().or_parameters(self.weight(), self.bias());
+        let problem = bindings.problem(&self.config)?;
+        bindings.check(&problem, device)?;
+        Ok((bindings, problem))
     }
 
     fn submit(&self, device: &GpuDevice, input: &Tensor) -> Result<GpuTensor, Error> {
@@ -195,4 +229,9 @@ fn plan(config: &LayerNormConfig, problem: &Problem, device: &GpuDevice) -> Resu
         Some(strategy) => Plan::with_strategy(problem, device.capabilities(), strategy),
         None => Plan::new(problem, device.capabilities()),
     }
+}
+
+fn prepared(device: &GpuDevice, plan: Plan, bindings: &Bindings) -> Result<PreparedPlan, Error> {
+    let buffers = Role::ALL.map(|role| bindings.region(role).map(|region| region.buffer.clone()));
+    PreparedPlan::new(device, plan, &buffers, bindings.row_count_on_device())
 }

@@ -1,12 +1,14 @@
 //! What the tests, the accuracy table and the benchmarks share: adapters, data, comparison with the f64 reference.
 #![allow(dead_code, reason = "each binary that includes this uses a part of it")]
 
+pub mod sample;
+
 use std::fmt;
 
 use gpu_layer_norm::kernel::{Access, Geometry, Kernel, Problem, Reduction};
 use gpu_layer_norm::{
-    Affine, Capabilities, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Plan, Strategy, Tensor, Variance,
-    reference, wgpu,
+    Affine, Bindings, Capabilities, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Normalization, Plan,
+    Strategy, Tensor, Variance, reference, wgpu,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -102,6 +104,7 @@ pub struct Case {
     pub width: usize,
     pub eps: f32,
     pub variance: Variance,
+    pub normalization: Normalization,
     pub input: Vec<f32>,
     pub weight: Vec<f32>,
     pub bias: Vec<f32>,
@@ -118,9 +121,9 @@ impl Case {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed);
         let weight = (0..width).map(|_| rng.random_range(0.5..1.5)).collect();
         let bias = (0..width).map(|_| rng.random_range(-1.0..1.0)).collect();
-        let (eps, variance) = (1e-5, Variance::Biased);
-        let normalized = reference::layer_norm(&input, width, None, None, f64::from(eps), false);
-        Self { rows, width, eps, variance, input, weight, bias, normalized }
+        let (eps, variance, normalization) = (1e-5, Variance::Biased, Normalization::LayerNorm);
+        let normalized = Vec::new();
+        Self { rows, width, eps, variance, normalization, input, weight, bias, normalized }.recomputed()
     }
 
     pub fn eps(self, eps: f32) -> Self {
@@ -131,14 +134,22 @@ impl Case {
         Self { variance, ..self }.recomputed()
     }
 
+    pub fn rms(self) -> Self {
+        Self { normalization: Normalization::RmsNorm, ..self }.recomputed()
+    }
+
     fn recomputed(self) -> Self {
         let unbiased = self.variance == Variance::Unbiased;
-        let normalized = reference::layer_norm(&self.input, self.width, None, None, f64::from(self.eps), unbiased);
+        let normalized = normalize(self.normalization, &self.input, self.width, self.eps, unbiased);
         Self { normalized, ..self }
     }
 
     pub fn config(&self, affine: Affine) -> LayerNormConfig {
-        LayerNormConfig::new(self.width).affine(affine).eps(self.eps).variance(self.variance)
+        let config = match self.normalization {
+            Normalization::LayerNorm => LayerNormConfig::new(self.width),
+            Normalization::RmsNorm => LayerNormConfig::rms(self.width),
+        };
+        config.affine(affine).eps(self.eps).variance(self.variance)
     }
 
     pub fn problem(&self, affine: Affine) -> Problem {
@@ -165,7 +176,7 @@ impl Case {
         let layer = self.layer(device, affine)?;
         let input = GpuTensor::upload(device, &self.tensor())?;
         let output = GpuTensor::zeros(device, input.shape())?;
-        let prepared = layer.prepare_plan(device, plan, &input, &output)?;
+        let prepared = layer.prepare_plan(device, plan, &Bindings::of(&input, &output))?;
         let mut encoder = device.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         prepared.encode(&mut encoder);
         device.queue().submit([encoder.finish()]);
@@ -224,6 +235,14 @@ pub struct Worst {
     pub absolute: f64,
 }
 
+/// x̂ in f64.
+pub fn normalize(normalization: Normalization, input: &[f32], width: usize, eps: f32, unbiased: bool) -> Vec<f64> {
+    match normalization {
+        Normalization::LayerNorm => reference::layer_norm(input, width, None, None, f64::from(eps), unbiased),
+        Normalization::RmsNorm => reference::rms_norm(input, width, None, None, f64::from(eps)),
+    }
+}
+
 /// The largest error allowed in x̂.
 pub fn error_bound(width: usize) -> f64 {
     if width <= 65_536 { 1e-6 } else { 2e-6 }
@@ -231,7 +250,7 @@ pub fn error_bound(width: usize) -> f64 {
 
 /// What the bound is multiplied by: absolute up to |x̂| = 6, which no ordinary row reaches. An outlier has x̂ up to √width, and
 /// f32 numbers near 256 lie 3e-5 apart, so beyond 6 the bound is relative.
-fn scale(normalized: f64) -> f64 {
+pub fn scale(normalized: f64) -> f64 {
     if normalized.abs() <= 6.0 { 1.0 } else { normalized.abs() }
 }
 
@@ -289,8 +308,9 @@ pub struct OnnxCase {
     pub epsilon: f64,
     pub input: OnnxTensor,
     pub weight: OnnxTensor,
-    pub bias: OnnxTensor,
     pub output: OnnxTensor,
+    /// Empty, as the next two, for RMSNormalization.
+    pub bias: Vec<f32>,
     pub mean: Vec<f32>,
     pub rstd: Vec<f32>,
 }
@@ -304,24 +324,32 @@ impl OnnxCase {
     }
 }
 
-pub fn onnx_cases() -> Vec<OnnxCase> {
-    let fixture = fixture("onnx/layer_normalization.json");
+/// The 19 cases of an operator.
+pub fn onnx_cases(normalization: Normalization) -> Vec<OnnxCase> {
+    let fixture = fixture(match normalization {
+        Normalization::LayerNorm => "onnx/layer_normalization.json",
+        Normalization::RmsNorm => "onnx/rms_normalization.json",
+    });
     let case = |case: &serde_json::Value| {
+        let floats = |value: &serde_json::Value| numbers(value).iter().map(|&x| x as f32).collect();
         let tensor = |name: &str| OnnxTensor {
             shape: numbers(&case[name]["shape"]).iter().map(|&x| x as usize).collect(),
-            values: numbers(&case[name]["values"]).iter().map(|&x| x as f32).collect(),
+            values: floats(&case[name]["values"]),
         };
+        let optional = |name: &str| case.get(name).map_or(Vec::new(), |tensor| floats(&tensor["values"]));
         OnnxCase {
             name: case["name"].as_str().expect("a name").into(),
             axis: case["axis"].as_i64().expect("an axis"),
             epsilon: case["epsilon"].as_f64().expect("an epsilon"),
             input: tensor("X"),
             weight: tensor("W"),
-            bias: tensor("B"),
             output: tensor("Y"),
-            mean: tensor("Mean").values,
-            rstd: tensor("InvStdDev").values,
+            bias: optional("B"),
+            mean: optional("Mean"),
+            rstd: optional("InvStdDev"),
         }
     };
-    fixture["cases"].as_array().expect("cases").iter().map(case).collect()
+    let cases: Vec<_> = fixture["cases"].as_array().expect("cases").iter().map(case).collect();
+    assert_eq!(cases.len(), 19);
+    cases
 }

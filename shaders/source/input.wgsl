@@ -1,0 +1,5 @@
+// What is normalized: the input.
+
+fn source_at(position: u32) -> Unit {
+    return input_at(position);
+}

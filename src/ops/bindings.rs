@@ -1,0 +1,185 @@
+use crate::gpu::{Region, RowCount, check_buffer};
+use crate::kernel::{Problem, Role};
+use crate::{Error, GpuTensor, LayerNormConfig, wgpu};
+
+/// What an operation reads and writes: rows of input and output, and whatever else is asked for.
+///
+/// Any of these may lie in one buffer. Output and sum may be the very region of the input or the residual, which they then
+/// overwrite; nothing else that is written may overlap anything.
+///
+/// ```
+/// use gpu_layer_norm::{Bindings, Region, StorageType, wgpu};
+///
+/// // Pre-norm transformer: the residual stream takes up the attention's output, and what goes to the MLP is normalized.
+/// fn add_and_normalize(rows: u64, stream: &wgpu::Buffer, attention: &wgpu::Buffer, mlp_input: &wgpu::Buffer) -> Bindings {
+///     let stream = Region::new(stream, StorageType::F32);
+///     Bindings::new(rows, Region::new(attention, StorageType::Bf16), Region::new(mlp_input, StorageType::Bf16))
+///         .residual(stream.clone())
+///         .sum(stream)
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Bindings {
+    rows: Option<u64>,
+    regions: [Option<Region>; Role::ALL.len()],
+    row_count: Option<RowCount>,
+}
+
+impl Bindings {
+    /// `rows` rows of input, normalized into the output.
+    pub fn new(rows: u64, input: impl Into<Region>, output: impl Into<Region>) -> Self {
+        Self::from_regions(Some(rows), input.into(), output.into())
+    }
+
+    /// All rows of a tensor, normalized into a tensor of the same shape.
+    pub fn of(input: &GpuTensor, output: &GpuTensor) -> Self {
+        Self::from_regions(None, input.into(), output.into())
+    }
+
+    fn from_regions(rows: Option<u64>, input: Region, output: Region) -> Self {
+        let regions = [const { None }; Role::ALL.len()];
+        Self { rows, regions, row_count: None }.with(Role::Input, input).with(Role::Output, output)
+    }
+
+    fn with(mut self, role: Role, region: impl Into<Region>) -> Self {
+        self.regions[role as usize] = Some(region.into());
+        self
+    }
+
+    /// Adds this to the input, in f32, and normalizes the sum. Rows × width.
+    #[must_use]
+    pub fn residual(self, region: impl Into<Region>) -> Self {
+        self.with(Role::Residual, region)
+    }
+
+    /// Writes what is normalized, input + residual, here. Rows × width.
+    #[must_use]
+    pub fn sum(self, region: impl Into<Region>) -> Self {
+        self.with(Role::Sum, region)
+    }
+
+    /// Writes the mean of each row here: f32, one element a row. Not for RMS normalization, which has none.
+    #[must_use]
+    pub fn mean(self, region: impl Into<Region>) -> Self {
+        self.with(Role::Mean, region)
+    }
+
+    /// Writes 1 / sqrt(variance + eps) of each row here, for RMS normalization 1 / sqrt(mean(x²) + eps): f32, one element a
+    /// row. ONNX calls it InvStdDev.
+    #[must_use]
+    pub fn rstd(self, region: impl Into<Region>) -> Self {
+        self.with(Role::Rstd, region)
+    }
+
+    /// Takes the weight from here, `width` elements, in place of the layer's own.
+    #[must_use]
+    pub fn weight(self, region: impl Into<Region>) -> Self {
+        self.with(Role::Weight, region)
+    }
+
+    /// Takes the bias from here, `width` elements, in place of the layer's own.
+    #[must_use]
+    pub fn bias(self, region: impl Into<Region>) -> Self {
+        self.with(Role::Bias, region)
+    }
+
+    /// Takes the number of rows from a u32 at this byte of a buffer (a multiple of 4), when the recording runs. Rows from there
+    /// on are left as they are; a count above the rows given before counts as those.
+    #[must_use]
+    pub fn row_count(self, buffer: &wgpu::Buffer, offset: u64) -> Self {
+        Self { row_count: Some(RowCount { buffer: buffer.clone(), offset }), ..self }
+    }
+
+    pub(crate) fn region(&self, role: Role) -> Option<&Region> {
+        self.regions[role as usize].as_ref()
+    }
+
+    pub(crate) fn row_count_on_device(&self) -> Option<&RowCount> {
+        self.row_count.as_ref()
+    }
+
+    /// The layer's own parameters where no others were given.
+    pub(crate) fn or_parameters(mut self, weight: Option<&GpuTensor>, bias: Option<&GpuTensor>) -> Self {
+        for (role, own) in [(Role::Weight, weight), (Role::Bias, bias)] {
+            let region = &mut self.regions[role as usize];
+            *region = region.take().or(own.map(Region::from));
+        }
+        self
+    }
+
+    /// The problem that a layer poses with these tensors.
+    pub(crate) fn problem(&self, config: &LayerNormConfig) -> Result<Problem, Error> {
+        let rows = match (self.rows, self.region(Role::Input).and_then(|input| input.tensor.as_ref())) {
+            (Some(rows), _) => rows,
+            (None, Some(input)) => {
+                self.check_shapes(config, input)?;
+                config.rows(input.shape())?
+            }
+            (None, None) => 0,
+        };
+        let mut problem = config.problem(rows)?;
+        let buffers: Vec<_> = self.regions.iter().flatten().map(|region| &region.buffer).collect();
+        for role in Role::ALL {
+            let Some(region) = self.region(role) else { continue };
+            let layout = crate::kernel::Layout {
+                storage: region.storage,
+                offset: region.offset,
+                row_stride: region.row_stride,
+                // Alone, a buffer needs no number.
+                buffer: match buffers.iter().filter(|buffer| **buffer == &region.buffer).count() {
+                    0 | 1 => None,
+                    _ => buffers.iter().position(|buffer| *buffer == &region.buffer).map(|first| first as u32),
+                },
+            };
+            problem = problem.tensor(role, layout)?;
+        }
+        Ok(problem)
+    }
+
+    /// That the tensors of an operation on whole tensors have the shapes they should.
+    fn check_shapes(&self, config: &LayerNormConfig, input: &GpuTensor) -> Result<(), Error> {
+        config.rows(input.shape())?;
+        let leading = &input.shape()[..input.shape().len() - config.normalized_shape().len()];
+        for role in Role::ALL {
+            let Some(tensor) = self.region(role).and_then(|region| region.tensor.as_ref()) else { continue };
+            let expected = match role {
+                Role::Input | Role::Residual | Role::Output | Role::Sum => input.shape(),
+                Role::Weight | Role::Bias => config.normalized_shape(),
+                Role::Mean | Role::Rstd => leading,
+            };
+            if tensor.shape() != expected {
+                return Err(Error::Shape {
+                    what: role.name(),
+                    expected: expected.to_vec(),
+                    actual: tensor.shape().to_vec(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// That every region lies within a buffer that can be bound.
+    pub(crate) fn check(&self, problem: &Problem, device: &crate::GpuDevice) -> Result<(), Error> {
+        for role in Role::ALL {
+            if let Some(region) = self.region(role) {
+                region.check(role, problem, device)?;
+            }
+        }
+        if let Some(count) = &self.row_count {
+            if !count.offset.is_multiple_of(4) {
+                return Err(Error::RowCountOffset { offset: count.offset });
+            }
+            check_buffer("row count", &count.buffer, count.offset.saturating_add(4))?;
+            let shares = |role: &Role| {
+                role.is_written() && self.region(*role).is_some_and(|region| region.buffer == count.buffer)
+            };
+            if let Some(role) = Role::ALL.into_iter().find(shares) {
+                let bytes = problem.byte_range(role)?;
+                if bytes.start < count.offset + 4 && count.offset < bytes.end {
+                    return Err(Error::Overlap { written: role.name(), other: "row count" });
+                }
+            }
+        }
+        Ok(())
+    }
+}
