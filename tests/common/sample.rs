@@ -313,7 +313,7 @@ impl Sample {
                     tensor.set(&mut expected[tensor.buffer], row, 0, found);
                 }
             }
-            for column in 0..self.width {
+            for (column, &(weight, bias)) in parameters.iter().enumerate() {
                 let i = row * self.width + column;
                 if let Some(tensor) = find(Role::Sum) {
                     let found = tensor.get(&after[tensor.buffer], row, column);
@@ -325,7 +325,6 @@ impl Sample {
                 }
                 let tensor = find(Role::Output).expect("an output");
                 let found = tensor.get(&after[tensor.buffer], row, column);
-                let (weight, bias) = parameters[column];
                 let exact = normalized[i] * weight + bias;
                 // What x̂ may be off, what 1 + weight, the product and the sum round, and the rounding to storage.
                 let rounding = f64::from(f32::EPSILON) * ((normalized[i] * weight).abs() + exact.abs());
