@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use gpu_layer_norm::half::{bf16, f16};
 use gpu_layer_norm::kernel::{Access, Geometry, MAX_WIDTH, Reduction};
 use gpu_layer_norm::{
-    Affine, Bindings, Capabilities, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, MAX_RANK, Plan,
-    Strategy, Tensor, Variance, wgpu,
+    Affine, Bindings, Capabilities, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, MAX_RANK, Plan, Region,
+    StorageType, Strategy, Tensor, Variance, reference, wgpu,
 };
 
 fn device() -> GpuDevice {
@@ -35,7 +36,7 @@ fn assert_works(device: &GpuDevice) {
     let layer = GpuLayerNorm::new(device, &LayerNormConfig::new(4)).expect("a layer");
     let values = vec![1.0, 2.0, 4.0, 1.0, 6.0, 3.0, 2.0, 4.0, 2.0, 4.0, 6.0, 1.0];
     let output = layer.run(device, &tensor([3, 4], values.clone())).expect("an output");
-    let expected = gpu_layer_norm::reference::layer_norm(&values, 4, None, None, 1e-5, false);
+    let expected = reference::layer_norm(&values, 4, None, None, 1e-5, false);
     for (y, expected) in output.values().iter().zip(expected) {
         approx::assert_abs_diff_eq!(f64::from(*y), expected, epsilon = 1e-6);
     }
@@ -166,6 +167,7 @@ fn a_config_outside_the_domain_is_refused() {
         (base.clone().eps(-1.0), Error::Eps { eps: -1.0 }),
         (base.clone().eps(f32::INFINITY), Error::Eps { eps: f32::INFINITY }),
         (LayerNormConfig::new(1).variance(Variance::Unbiased), Error::UnbiasedWidth { width: 1 }),
+        (LayerNormConfig::rms(4).variance(Variance::Unbiased), Error::RmsNorm { what: "an unbiased variance" }),
     ] {
         let refused = GpuLayerNorm::new(&device, &config).map(|_| ());
         assert_eq!(refused, Err(expected.clone()));
@@ -216,6 +218,193 @@ fn shapes_that_do_not_match_are_refused() {
         Err(Error::Shape { what: "new value", expected: vec![4, 2, 3], actual: vec![2, 3] })
     );
     assert_works(&device);
+}
+
+#[test]
+fn storage_types_are_chosen_each_on_its_own() {
+    let device = device();
+    // An odd number of elements, so that the last word is half full.
+    let input = ramp([3, 5]).to_storage(StorageType::Bf16);
+    let config = LayerNormConfig::new(5).parameter_storage(StorageType::F16);
+    let layer = GpuLayerNorm::new(&device, &config).expect("a layer");
+    let third = tensor([5], vec![1.0 / 3.0; 5]);
+    layer.set_bias(&third).expect("set");
+    let bias = layer.bias().expect("a bias").download().expect("a download");
+    assert_eq!(bias.as_f16(), Some(&[f16::from_f32(1.0 / 3.0); 5][..]), "parameters are rounded to their storage type");
+    assert_eq!(layer.weight().map(GpuTensor::storage), Some(StorageType::F16));
+
+    let output = layer.run(&device, &input).expect("an output");
+    assert_eq!((output.storage(), output.shape()), (StorageType::Bf16, &[3, 5][..]));
+    let wide = GpuLayerNorm::new(&device, &config.output_storage(StorageType::F32)).expect("a layer");
+    wide.set_bias(&third).expect("set");
+    let exact = wide.run(&device, &input).expect("an output");
+    assert_eq!(exact.storage(), StorageType::F32);
+    assert_eq!(output, exact.to_storage(StorageType::Bf16), "the one is the other, rounded");
+
+    let on_device = GpuTensor::upload(&device, &input).expect("an upload");
+    assert_eq!(on_device.download().as_ref(), Ok(&input));
+    on_device.write(&tensor([3, 5], vec![2.0; 15])).expect("written");
+    assert_eq!(
+        on_device.download().ok().and_then(|t| t.as_bf16().map(<[bf16]>::to_vec)),
+        Some(vec![bf16::from_f32(2.0); 15])
+    );
+}
+
+#[test]
+fn rms_normalization_and_a_zero_centred_weight_begin_as_the_identity_map_after_the_norm() {
+    let device = device();
+    let values = vec![3.0, -4.0, 0.0, 0.0];
+    for config in [LayerNormConfig::rms(4), LayerNormConfig::rms(4).zero_centred_weight()] {
+        let layer = GpuLayerNorm::new(&device, &config.eps(0.0)).expect("a layer");
+        assert!(layer.bias().is_none());
+        let output = layer.run(&device, &tensor([1, 4], values.clone())).expect("an output");
+        for (y, exact) in output.values().iter().zip(reference::rms_norm(&values, 4, None, None, 0.0)) {
+            approx::assert_abs_diff_eq!(f64::from(*y), exact, epsilon = 1e-6);
+        }
+    }
+    let zero_centred = GpuLayerNorm::new(&device, &LayerNormConfig::new(4).zero_centred_weight()).expect("a layer");
+    assert_eq!(zero_centred.weight().expect("a weight").download(), Ok(tensor([4], vec![0.0; 4])));
+}
+
+#[test]
+fn statistics_and_the_sum_with_a_residual_are_written_when_asked_for() {
+    let device = device();
+    let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(4)).expect("a layer");
+    let input = GpuTensor::upload(&device, &tensor([2, 4], vec![1.0, 2.0, 4.0, 1.0, 0.0, 0.0, 0.0, 0.0])).expect("up");
+    let residual =
+        GpuTensor::upload(&device, &tensor([2, 4], vec![0.0, 0.0, 0.0, 0.0, 6.0, 3.0, 2.0, 4.0])).expect("up");
+    let zeros = |shape: &[usize]| GpuTensor::zeros(&device, shape).expect("a tensor");
+    let (output, sum, mean, rstd) = (zeros(&[2, 4]), zeros(&[2, 4]), zeros(&[2]), zeros(&[2]));
+    let bindings = Bindings::of(&input, &output).residual(&residual).sum(&sum).mean(&mean).rstd(&rstd);
+    layer.forward_into(&device, &bindings).expect("submitted");
+    let rows = [1.0, 2.0, 4.0, 1.0, 6.0, 3.0, 2.0, 4.0];
+    assert_eq!(*sum.download().expect("a download").values(), rows);
+    assert_eq!(*mean.download().expect("a download").values(), [2.0, 3.75]);
+    for (y, variance) in rstd.download().expect("a download").values().iter().zip([1.5_f64, 2.1875]) {
+        approx::assert_relative_eq!(f64::from(*y), 1.0 / (variance + 1e-5).sqrt(), max_relative = 1e-6);
+    }
+    let exact = reference::layer_norm(&rows, 4, None, None, 1e-5, false);
+    for (y, exact) in output.download().expect("a download").values().iter().zip(exact) {
+        approx::assert_abs_diff_eq!(f64::from(*y), exact, epsilon = 1e-6);
+    }
+    // Tensors of the wrong shape.
+    for (what, bindings, expected) in [
+        ("residual", Bindings::of(&input, &output).residual(&mean), vec![2, 4]),
+        ("sum", Bindings::of(&input, &output).sum(&mean), vec![2, 4]),
+        ("mean", Bindings::of(&input, &output).mean(&sum), vec![2]),
+        ("weight", Bindings::of(&input, &output).weight(&mean), vec![4]),
+    ] {
+        let actual = if what == "mean" { vec![2, 4] } else { vec![2] };
+        assert_eq!(layer.prepare(&device, &bindings).map(|_| ()), Err(Error::Shape { what, expected, actual }));
+    }
+}
+
+/// Each refused binding, with the error that says why; after each the device still works.
+#[test]
+fn regions_outside_the_domain_are_refused() {
+    let device = device();
+    let buffer = |size: u64, usage: wgpu::BufferUsages| {
+        device.device().create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
+    };
+    let storage = wgpu::BufferUsages::STORAGE;
+    let (a, b) = (buffer(1024, storage), buffer(1024, storage));
+    let copied = buffer(1024, wgpu::BufferUsages::COPY_DST);
+    let f32s = |buffer: &wgpu::Buffer| Region::new(buffer, StorageType::F32);
+    let f16s = |buffer: &wgpu::Buffer| Region::new(buffer, StorageType::F16);
+    let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(4).affine(Affine::None)).expect("a layer");
+    let rms = GpuLayerNorm::new(&device, &LayerNormConfig::rms(4)).expect("a layer");
+    let plain = || Bindings::new(8, f32s(&a), f32s(&b));
+    let overlap = |written, other| Error::Overlap { written, other };
+    for (layer, bindings, expected) in [
+        (&layer, Bindings::new(65, f32s(&a), f32s(&b)), Error::Region { what: "input", needed: 1040, actual: 1024 }),
+        (
+            &layer,
+            Bindings::new(64, f32s(&a), f32s(&b).offset(1)),
+            Error::Region { what: "output", needed: 1028, actual: 1024 },
+        ),
+        // The last element of 16 bits needs the whole of its word.
+        (
+            &layer,
+            Bindings::new(127, f32s(&a), f16s(&b).offset(5)),
+            Error::Region { what: "input", needed: 2032, actual: 1024 },
+        ),
+        (
+            &layer,
+            Bindings::new(1, f32s(&a), f16s(&b).offset(509)),
+            Error::Region { what: "output", needed: 1028, actual: 1024 },
+        ),
+        (
+            &layer,
+            plain().residual(f32s(&a).row_stride(3)),
+            Error::RowStride { what: "residual", row_stride: 3, width: 4 },
+        ),
+        (&layer, plain().rstd(f32s(&a).row_stride(0)), Error::RowStride { what: "rstd", row_stride: 0, width: 1 }),
+        (
+            &layer,
+            plain().mean(f16s(&a)),
+            Error::StorageType { what: "mean", expected: StorageType::F32, actual: StorageType::F16 },
+        ),
+        (&rms, plain().mean(f32s(&a).offset(200)), Error::RmsNorm { what: "a mean" }),
+        (&layer, plain().weight(f32s(&a)), Error::NoParameter { name: "weight", affine: Affine::None }),
+        (
+            &layer,
+            plain().residual(f32s(&copied)),
+            Error::BufferUsage { what: "residual", needed: storage, actual: wgpu::BufferUsages::COPY_DST },
+        ),
+        (&layer, plain().sum(f32s(&b)), overlap("output", "sum")),
+        (&layer, Bindings::new(8, f32s(&a), f32s(&a).offset(4)), overlap("output", "input")),
+        (&layer, Bindings::new(8, f32s(&a), f16s(&a)), overlap("output", "input")),
+        (&layer, Bindings::new(8, f32s(&a), f32s(&a).row_stride(5)), overlap("output", "input")),
+        (&layer, plain().rstd(f32s(&a).offset(31)), overlap("rstd", "input")),
+        (&layer, plain().row_count(&a, 6), Error::RowCountOffset { offset: 6 }),
+        (&layer, plain().row_count(&a, 1024), Error::Region { what: "row count", needed: 1028, actual: 1024 }),
+        (&layer, plain().row_count(&b, 8), overlap("output", "row count")),
+        (&layer, Bindings::new(u64::MAX, f32s(&a), f32s(&b)), Error::Size { shape: vec![usize::MAX, 4] }),
+        (&layer, plain().sum(f32s(&b).offset(u64::MAX)), Error::Size { shape: vec![8, 4] }),
+        (&layer, plain().sum(f32s(&b).row_stride(u64::MAX)), Error::Size { shape: vec![8, usize::MAX] }),
+    ] {
+        assert_eq!(layer.prepare(&device, &bindings).map(|_| ()), Err(expected.clone()));
+        assert!(expected.to_string().len() > 20);
+        assert_works(&device);
+    }
+    // The last element of the buffer, and a single row whose stride leads nowhere, are fine.
+    assert!(layer.prepare(&device, &Bindings::new(1, f32s(&a), f16s(&b).offset(508))).is_ok());
+    assert!(layer.prepare(&device, &Bindings::new(1, f32s(&a).row_stride(u64::MAX), f32s(&b))).is_ok());
+    // Nothing to do is done.
+    let none = layer.prepare(&device, &Bindings::new(0, f32s(&a), f32s(&b)).row_count(&copied_count(&device), 0));
+    let mut encoder = device.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    none.expect("an operation").encode(&mut encoder);
+    device.queue().submit([encoder.finish()]);
+    assert_works(&device);
+}
+
+fn copied_count(device: &GpuDevice) -> wgpu::Buffer {
+    device.device().create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 4,
+        usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    })
+}
+
+#[test]
+fn a_buffer_of_another_device_is_an_error() {
+    // Of one instance: wgpu has no way to tell the buffers of two apart.
+    let adapters = pollster::block_on(GpuDevice::builder().adapters());
+    let adapter = adapters.first().expect("an adapter");
+    let [device, other] = [(); 2].map(|()| pollster::block_on(GpuDevice::from_adapter(adapter)).expect("a device"));
+    let foreign = copied_count(&other);
+    let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(1)).expect("a layer");
+    let region = Region::new(&foreign, StorageType::F32);
+    let own = Region::new(&copied_count(&device), StorageType::F32);
+    for bindings in [
+        Bindings::new(1, region, own.clone()),
+        Bindings::new(1, own.clone(), Region::new(&copied_count(&device), StorageType::F32)).row_count(&foreign, 0),
+    ] {
+        let refused = layer.prepare(&device, &bindings).map(|_| ());
+        assert!(matches!(refused, Err(Error::Wgpu { .. })), "{refused:?}");
+        assert_works(&device);
+    }
 }
 
 #[test]
@@ -309,7 +498,7 @@ fn a_row_over_the_binding_limit_is_refused() {
     let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(1000).affine(Affine::None)).expect("a layer");
     let input = ramp([100, 1000]);
     let output = layer.run(&device, &input).expect("an output");
-    let expected = gpu_layer_norm::reference::layer_norm(&input.values(), 1000, None, None, 1e-5, false);
+    let expected = reference::layer_norm(&input.values(), 1000, None, None, 1e-5, false);
     for (y, expected) in output.values().iter().zip(expected) {
         approx::assert_abs_diff_eq!(f64::from(*y), expected, epsilon = 1e-6);
     }
@@ -326,7 +515,7 @@ fn a_callers_device_with_few_limits_and_no_features_works() {
         let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(300_001)).expect("a layer");
         let input = ramp([2, 300_001]);
         let output = layer.run(&device, &input).expect("an output");
-        let expected = gpu_layer_norm::reference::layer_norm(&input.values(), 300_001, None, None, 1e-5, false);
+        let expected = reference::layer_norm(&input.values(), 300_001, None, None, 1e-5, false);
         for (y, expected) in output.values().iter().zip(expected) {
             approx::assert_abs_diff_eq!(f64::from(*y), expected, epsilon = 2e-6);
         }
@@ -439,6 +628,25 @@ fn out_of_memory_is_an_error_and_the_device_goes_on() {
 #[test]
 fn every_call_passes_validation_without_a_driver() {
     let device = GpuDevice::builder().backends(wgpu::Backends::NOOP).build().expect("a device");
+    let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(30)).expect("a layer");
+    let pool = device.device().create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 1 << 16,
+        usage: wgpu::BufferUsages::STORAGE,
+        mapped_at_creation: false,
+    });
+    let region = |offset| Region::new(&pool, StorageType::Bf16).offset(offset);
+    let everything = Bindings::new(20, region(1), region(1))
+        .residual(region(1001))
+        .sum(region(2001))
+        .mean(Region::new(&pool, StorageType::F32).offset(2000))
+        .rstd(Region::new(&pool, StorageType::F32).offset(3000))
+        .row_count(&pool, 1 << 15);
+    let mut prepared = layer.prepare(&device, &everything).expect("an operation");
+    prepared.set_rows(7).expect("fewer rows");
+    let mut encoder = device.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    prepared.encode(&mut encoder);
+    device.queue().submit([encoder.finish()]);
     for strategy in [None, Some(Strategy::Resident), Some(Strategy::Streaming), Some(Strategy::Split)] {
         for affine in [Affine::None, Affine::Weight, Affine::WeightAndBias] {
             let config = LayerNormConfig::new(30).affine(affine);

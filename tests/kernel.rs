@@ -4,10 +4,10 @@ mod common;
 
 use common::{AFFINES, STRATEGIES};
 use gpu_layer_norm::kernel::{
-    Access, AdapterClass, Capabilities, Dialect, Geometry, MAX_TURNS, MAX_WIDTH, Plan, Problem, Reduction, Role,
-    SubgroupSizes,
+    Access, AdapterClass, Capabilities, Dialect, Geometry, Layout, MAX_TURNS, MAX_WIDTH, Place, Plan, Problem,
+    Reduction, Role, SubgroupSizes, Unit,
 };
-use gpu_layer_norm::{Affine, Error, LayerNormConfig, Variance, kernel};
+use gpu_layer_norm::{Affine, Error, LayerNormConfig, Normalization, StorageType, Variance, kernel};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -48,6 +48,26 @@ fn any_capabilities() -> impl proptest::strategy::Strategy<Value = Capabilities>
 
 fn any_affine() -> impl proptest::strategy::Strategy<Value = Affine> {
     prop_oneof![Just(Affine::None), Just(Affine::Weight), Just(Affine::WeightAndBias)]
+}
+
+/// Tensors of any storage type at any offset and stride, each in its own buffer; some absent.
+fn any_tensors() -> impl proptest::strategy::Strategy<Value = Vec<(Role, StorageType, u64, u64)>> {
+    let storage = || prop::sample::select(StorageType::ALL.to_vec());
+    let elements = || prop_oneof![Just(0_u64), 0_u64..=9, Just(1 << 20), 0_u64..=1 << 33];
+    let roles = prop::sample::subsequence(Role::ALL.to_vec(), 0..=Role::ALL.len());
+    (roles, prop::collection::vec((storage(), elements(), elements()), Role::ALL.len())).prop_map(|(roles, layouts)| {
+        roles.into_iter().zip(layouts).map(|(role, (storage, offset, gap))| (role, storage, offset, gap)).collect()
+    })
+}
+
+/// The problem with those of these tensors that it may have.
+fn with_tensors(problem: Problem, tensors: &[(Role, StorageType, u64, u64)]) -> Problem {
+    tensors.iter().fold(problem, |problem, &(role, storage, offset, gap)| {
+        let (storage, width) =
+            if role.is_statistic() { (StorageType::F32, 1) } else { (storage, u64::from(problem.width())) };
+        let layout = Layout { storage, offset, row_stride: Some(width + gap), buffer: None };
+        problem.tensor(role, layout).unwrap_or(problem)
+    })
 }
 
 fn any_width() -> impl proptest::strategy::Strategy<Value = u64> {
@@ -151,14 +171,30 @@ proptest! {
         rows in prop_oneof![0_u64..=300, 1_u64..=5_000_000_000],
         width in any_width(),
         affine in any_affine(),
+        rms in any::<bool>(),
+        tensors in prop_oneof![Just(vec![]), any_tensors()],
     ) {
-        let problem = Problem::new(rows, width)?.affine(affine);
+        let normalization = if rms { Normalization::RmsNorm } else { Normalization::LayerNorm };
+        let problem = with_tensors(Problem::new(rows, width)?.affine(affine).normalization(normalization)?, &tensors);
+        let end = |(role, layout): (Role, &Layout)| {
+            let row = if role.is_statistic() { 1 } else { width };
+            let rows = if role.is_parameter() { 1 } else { u128::from(rows) };
+            let stride = u128::from(layout.row_stride.unwrap_or(row));
+            (u128::from(layout.offset) + rows * stride) * u128::from(layout.storage.bytes())
+        };
+        let buffers = problem.tensors().count() as u32;
         // Only a device that binds fewer buffers than a split needs may be without a plan, for rows past what one
         // workgroup can stream.
         match Plan::new(&problem, &capabilities) {
             Ok(plan) => check(&plan, &capabilities),
-            Err(Error::BufferSize { .. }) => prop_assert!(rows * width * 4 > 1 << 40),
-            Err(Error::Geometry { .. }) => prop_assert!(capabilities.max_storage_buffers < 5 && width > 1 << 20),
+            Err(Error::BufferSize { .. }) => prop_assert!(problem.tensors().map(end).any(|end| end > 1 << 40)),
+            Err(Error::DeviceTooSmall { needed, actual, .. }) => {
+                prop_assert_eq!((needed, actual), (buffers.into(), capabilities.max_storage_buffers.into()));
+                prop_assert!(needed > actual);
+            }
+            Err(Error::Geometry { .. }) => {
+                prop_assert!(capabilities.max_storage_buffers < buffers + 1 && width > 1 << 20);
+            }
             Err(error) => prop_assert!(false, "{error}"),
         }
         for strategy in STRATEGIES {
@@ -167,7 +203,7 @@ proptest! {
                     prop_assert_eq!(plan.strategy(), strategy);
                     check(&plan, &capabilities);
                 }
-                Err(Error::Strategy { .. } | Error::BufferSize { .. }) => {}
+                Err(Error::Strategy { .. } | Error::BufferSize { .. } | Error::DeviceTooSmall { .. }) => {}
                 Err(error) => prop_assert!(false, "{error}"),
             }
         }
@@ -215,6 +251,118 @@ proptest! {
             config.rows(&wrong),
             Err(Error::ShapeMismatch { normalized_shape: trailing, shape: wrong })
         );
+    }
+}
+
+/// Two tensors of 8 rows in one buffer: (offset, row stride) of an input of f32, and what an output there is.
+#[test]
+fn what_is_written_takes_the_place_of_what_is_read_or_overlaps_nothing() {
+    let in_one = |storage, offset, row_stride| Layout { storage, offset, row_stride, buffer: Some(0) };
+    let (f32s, bf16) = (StorageType::F32, StorageType::Bf16);
+    let own = Ok(Some(Place::Own));
+    let overlap = || Err(Error::Overlap { written: "output", other: "input" });
+    for (input, output, expected) in [
+        (in_one(f32s, 0, None), in_one(f32s, 0, None), Ok(Some(Place::InPlaceOf(Role::Input)))),
+        (in_one(f32s, 40, Some(11)), in_one(f32s, 40, Some(11)), Ok(Some(Place::InPlaceOf(Role::Input)))),
+        (in_one(f32s, 0, None), in_one(f32s, 80, None), own.clone()),
+        (in_one(f32s, 80, None), in_one(f32s, 0, None), own.clone()),
+        (in_one(f32s, 0, None), in_one(f32s, 79, None), overlap()),
+        (in_one(f32s, 79, None), in_one(f32s, 0, None), overlap()),
+        (in_one(f32s, 0, None), in_one(bf16, 0, None), overlap()),
+        (in_one(f32s, 0, None), in_one(bf16, 160, None), own.clone()),
+        (in_one(f32s, 0, None), in_one(bf16, 159, None), overlap()),
+        // Columns beside each other, also where the second begins before the end of the stride and goes past it.
+        (in_one(f32s, 0, Some(20)), in_one(f32s, 10, Some(20)), own.clone()),
+        (in_one(f32s, 5, Some(20)), in_one(f32s, 15, Some(20)), own.clone()),
+        (in_one(f32s, 5, Some(20)), in_one(f32s, 35, Some(20)), own.clone()),
+        (in_one(f32s, 0, Some(20)), in_one(f32s, 11, Some(20)), overlap()),
+        (in_one(f32s, 0, Some(20)), in_one(f32s, 9, Some(20)), overlap()),
+        // 40 bytes of every 80, and 20 of every 80.
+        (in_one(f32s, 0, Some(20)), in_one(bf16, 20, Some(40)), own.clone()),
+        (in_one(f32s, 0, Some(20)), in_one(bf16, 31, Some(40)), overlap()),
+        (in_one(f32s, 0, Some(20)), in_one(f32s, 10, Some(21)), overlap()),
+    ] {
+        let problem = Problem::new(8, 10).and_then(|problem| problem.tensor(Role::Input, input));
+        let problem = problem.and_then(|problem| problem.tensor(Role::Output, output)).expect("a valid problem");
+        let plan = Plan::new(&problem, &large_baseline());
+        let place = plan.as_ref().map(|plan| plan.kernels()[0].slot(Role::Output).map(|slot| slot.place));
+        assert_eq!(place.map_err(Clone::clone), expected, "{problem}");
+        if let Ok(plan) = plan {
+            let input = plan.kernels()[0].slot(Role::Input).map(|slot| slot.place);
+            assert_eq!(input, Some(Place::Shared), "{problem}");
+            // One buffer is never bound for reading and for writing.
+            assert!(plan.kernels()[0].bindings()[1..].iter().all(|binding| binding.writable), "{problem}");
+        }
+    }
+    // Whatever is not an output or a sum has no place but its own.
+    let same = in_one(f32s, 0, None);
+    let problem = Problem::new(8, 1).expect("a valid problem");
+    for (a, b) in
+        [(Role::Input, Role::Mean), (Role::Input, Role::Rstd), (Role::Output, Role::Sum), (Role::Mean, Role::Rstd)]
+    {
+        let problem = problem.tensor(a, same).and_then(|problem| problem.tensor(b, same)).expect("a valid problem");
+        assert!(matches!(Plan::new(&problem, &large_baseline()), Err(Error::Overlap { .. })), "{problem}");
+    }
+    // Two may take two places, and not one.
+    let other = in_one(f32s, 100, None);
+    let two = problem.tensor(Role::Input, same).and_then(|problem| problem.tensor(Role::Residual, other));
+    let two = two.and_then(|problem| problem.tensor(Role::Output, same)).expect("a valid problem");
+    let apart = two.tensor(Role::Sum, other).expect("a valid problem");
+    assert!(Plan::new(&apart, &large_baseline()).is_ok());
+    let together = two.tensor(Role::Sum, same).expect("a valid problem");
+    assert!(matches!(Plan::new(&together, &large_baseline()), Err(Error::Overlap { .. })));
+}
+
+#[test]
+fn in_a_browser_the_bound_parts_of_one_buffer_must_not_overlap() {
+    let browser = Capabilities { dialect: Dialect::Browser, ..large_baseline() };
+    let in_one = |offset| Layout { offset, buffer: Some(0), ..Layout::default() };
+    let problem = |output| {
+        let problem = Problem::new(10, 10).and_then(|problem| problem.tensor(Role::Input, in_one(0)));
+        problem.and_then(|problem| problem.tensor(Role::Output, in_one(output))).expect("a valid problem")
+    };
+    let refused = Error::SharedRange { first: "input", second: "output", alignment: 256 };
+    assert_eq!(Plan::new(&problem(100), &browser), Err(refused));
+    assert!(Plan::new(&problem(128), &browser).is_ok());
+    assert!(Plan::new(&problem(0), &browser).is_ok(), "in place there is one binding");
+    assert!(Plan::new(&problem(100), &large_baseline()).is_ok(), "naga's backends do not mind");
+}
+
+#[test]
+fn vectors_are_used_where_width_offsets_and_strides_are_multiples_of_four() {
+    let unit = |rows, width, role, offset, row_stride| {
+        let layout = Layout { storage: StorageType::Bf16, offset, row_stride, buffer: None };
+        let problem = Problem::new(rows, width).expect("a valid problem").affine(Affine::Weight);
+        let problem = problem.tensor(role, layout).expect("a valid problem");
+        Plan::new(&problem, &large_baseline()).expect("a plan").kernels()[0].unit
+    };
+    assert_eq!(unit(5, 12, Role::Input, 4, Some(16)), Unit::Vector);
+    assert_eq!(unit(5, 13, Role::Input, 4, Some(16)), Unit::Scalar);
+    assert_eq!(unit(5, 12, Role::Residual, 2, Some(16)), Unit::Scalar);
+    assert_eq!(unit(5, 12, Role::Output, 4, Some(17)), Unit::Scalar);
+    assert_eq!(unit(1, 12, Role::Output, 4, Some(17)), Unit::Vector, "a single row has no next one");
+    assert_eq!(unit(5, 12, Role::Weight, 1, None), Unit::Scalar);
+}
+
+#[test]
+fn fewer_rows_have_fewer_spans_and_the_same_first_row() {
+    let problem = Problem::new(3_000_000, 100).expect("a valid problem");
+    let plan = Plan::new(&problem, &Capabilities { max_binding_bytes: 1 << 28, ..large_baseline() }).expect("a plan");
+    assert!(plan.chunks().len() > 3);
+    for rows in [0, 1, 700_000, 2_999_999, 3_000_000, u64::MAX] {
+        let mut left = rows.min(3_000_000);
+        for chunk in plan.chunks() {
+            for (fewer, all) in chunk.dispatches_for(rows).zip(&chunk.dispatches) {
+                let here = left.min(chunk.rows.end - chunk.rows.start);
+                assert_eq!(u64::from(fewer.params.spans), here * u64::from(all.params.segments));
+                assert_eq!(fewer.params.input_base, all.params.input_base);
+                let [x, y, z] = fewer.workgroups;
+                assert!(x <= all.workgroups[0] && y <= all.workgroups[1] && z == 1);
+                assert!(u64::from(x) * u64::from(y) >= u64::from(fewer.params.workgroups));
+                assert_eq!(x == 0, here == 0);
+            }
+            left -= left.min(chunk.rows.end - chunk.rows.start);
+        }
     }
 }
 

@@ -6,8 +6,10 @@ use std::collections::HashSet;
 
 use common::{AFFINES, STRATEGIES, geometries, kernels};
 use gpu_layer_norm::kernel::{
-    AdapterClass, BindingRole, Capabilities, Dialect, ENTRY_POINT, Kernel, Params, Plan, Problem, SubgroupSizes,
+    ARGUMENTS_WGSL, AdapterClass, BindingRole, Capabilities, Dialect, ENTRY_POINT, Kernel, Layout, Params, Plan,
+    Problem, Role, SubgroupSizes,
 };
+use gpu_layer_norm::{Affine, Normalization, StorageType};
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities as NagaCapabilities, ModuleInfo, ValidationFlags, Validator};
 
@@ -44,24 +46,70 @@ fn all_kernels() -> HashSet<Kernel> {
             }
         }
     }
+    for problem in tensor_problems() {
+        for capabilities in all_capabilities().filter(|capabilities| capabilities.class != AdapterClass::Integrated) {
+            for strategy in STRATEGIES {
+                all.extend(kernels(Plan::with_strategy(&problem, &capabilities, strategy).ok()));
+            }
+        }
+    }
     all
 }
 
+/// Every storage type in every role, every tensor present and absent, in place, shared, RMS, zero-centred.
+fn tensor_problems() -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for width in [5, 4096] {
+        let plain = Problem::new(20, width).expect("a valid problem").affine(Affine::WeightAndBias);
+        let place = |storage, buffer, offset| Layout { storage, offset, row_stride: None, buffer };
+        for storage in StorageType::ALL {
+            let with = |problem: Problem, role, layout: Layout| problem.tensor(role, layout).expect("a valid problem");
+            let own = place(storage, None, 0);
+            for role in [Role::Input, Role::Residual, Role::Weight, Role::Bias, Role::Output, Role::Sum] {
+                problems.push(with(plain, role, own));
+            }
+            let all = Role::ALL.into_iter().fold(plain, |problem, role| {
+                let storage = if role.is_statistic() { StorageType::F32 } else { storage };
+                with(problem, role, place(storage, None, 0))
+            });
+            problems.push(all.zero_centred_weight(true));
+            let pool = |offset: u64| place(storage, Some(1), offset << 20);
+            let pooled = with(with(with(plain, Role::Input, pool(0)), Role::Weight, pool(1)), Role::Output, pool(2));
+            problems.push(pooled);
+            problems.push(with(pooled, Role::Output, pool(0)));
+            let stream = with(with(pooled, Role::Residual, pool(3)), Role::Sum, pool(3));
+            problems.extend([stream, with(stream, Role::Output, pool(0))]);
+            problems.push(with(with(pooled, Role::Residual, pool(3)), Role::Output, pool(3)));
+        }
+        let statistics = plain.tensor(Role::Rstd, StorageType::F32).expect("a valid problem");
+        problems.extend([statistics, plain.tensor(Role::Mean, StorageType::F32).expect("a valid problem")]);
+        let rms = |problem: Problem| problem.normalization(Normalization::RmsNorm).expect("a valid problem");
+        problems.extend([rms(plain), rms(statistics), rms(plain.affine(Affine::None))]);
+    }
+    problems
+}
+
 fn parse(kernel: &Kernel) -> (naga::Module, ModuleInfo) {
-    let wgsl = kernel.wgsl();
-    let module = naga::front::wgsl::parse_str(&wgsl)
-        .unwrap_or_else(|error| panic!("{}: {}", kernel.label(), error.emit_to_string(&wgsl)));
-    let capabilities = if kernel.uses_subgroups() { NagaCapabilities::SUBGROUP } else { NagaCapabilities::empty() };
+    parse_wgsl(&kernel.label(), &kernel.wgsl(), kernel.uses_subgroups())
+}
+
+fn parse_wgsl(label: &str, wgsl: &str, uses_subgroups: bool) -> (naga::Module, ModuleInfo) {
+    let module =
+        naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|error| panic!("{label}: {}", error.emit_to_string(wgsl)));
+    let capabilities = if uses_subgroups { NagaCapabilities::SUBGROUP } else { NagaCapabilities::empty() };
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
         .subgroup_operations(naga::valid::SubgroupOperationSet::all())
         .validate(&module)
-        .unwrap_or_else(|error| panic!("{}: {}", kernel.label(), error.emit_to_string(&wgsl)));
+        .unwrap_or_else(|error| panic!("{label}: {}", error.emit_to_string(wgsl)));
     (module, info)
 }
 
 fn translate(kernel: &Kernel, module: &naga::Module, info: &ModuleInfo) {
-    let label = kernel.label();
+    translate_module(&kernel.label(), module, info, kernel.uses_subgroups());
+}
+
+fn translate_module(label: &str, module: &naga::Module, info: &ModuleInfo, uses_subgroups: bool) {
     let spirv = spv::write_vec(module, info, &spv::Options { lang_version: (1, 3), ..Default::default() }, None);
     assert!(!spirv.unwrap_or_else(|error| panic!("SPIR-V, {label}: {error}")).is_empty());
 
@@ -79,7 +127,7 @@ fn translate(kernel: &Kernel, module: &naga::Module, info: &ModuleInfo) {
     assert!(!text.is_empty());
 
     // GLSL ES has no subgroup operations without an extension; wgpu's GL backend never offers them.
-    if !kernel.uses_subgroups() {
+    if !uses_subgroups {
         let options =
             glsl::Options { version: glsl::Version::Embedded { version: 310, is_webgl: false }, ..Default::default() };
         let pipeline = glsl::PipelineOptions {
@@ -141,6 +189,20 @@ fn every_variant_validates_and_translates_and_binds_what_the_host_binds() {
         assert_eq!(module.entry_points[0].name, ENTRY_POINT);
         assert_eq!(module.entry_points[0].workgroup_size, [kernel.workgroup_size(), 1, 1]);
     }
+}
+
+#[test]
+fn the_row_count_kernel_validates_and_translates_and_knows_where_the_params_lie() {
+    let (module, info) = parse_wgsl("row count", ARGUMENTS_WGSL, false);
+    translate_module("row count", &module, &info, false);
+    assert_eq!(declared(&module), [(0, "uniform"), (1, "read"), (2, "written"), (3, "written")]);
+    // It counts in words.
+    macro_rules! words {
+        ($($field:ident),+) => { [$(std::mem::offset_of!(Params, $field) / 4),+] };
+    }
+    let words =
+        words!(spans, workgroups, workgroups_x, max_workgroups_x, first_row, rows, segments, spans_per_workgroup);
+    assert_eq!(words, [0, 1, 2, 3, 4, 5, 6, 7]);
 }
 
 #[test]

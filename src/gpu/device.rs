@@ -3,7 +3,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::pipelines::Pipelines;
+use super::pipelines::{Pipeline, Pipelines};
 use crate::Error;
 use crate::kernel::{AdapterClass, Capabilities, Dialect, SubgroupSizes};
 
@@ -21,7 +21,7 @@ struct Inner {
     capabilities: Capabilities,
     pipelines: Mutex<Pipelines>,
     // The one kernel that no plan names.
-    arguments: OnceLock<wgpu::ComputePipeline>,
+    arguments: OnceLock<Pipeline>,
     indirect_dispatch: bool,
     // Why the device was lost, once it is. Only known of devices that this crate made.
     lost: Arc<OnceLock<String>>,
@@ -264,7 +264,7 @@ impl GpuDevice {
         self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn arguments(&self) -> &OnceLock<wgpu::ComputePipeline> {
+    pub(crate) fn arguments(&self) -> &OnceLock<Pipeline> {
         &self.inner.arguments
     }
 

@@ -1,9 +1,9 @@
-use std::borrow::Cow;
 use std::ops::Range;
 
 use super::GpuDevice;
+use super::pipelines::Pipeline;
 use crate::Error;
-use crate::kernel::{ARGUMENTS_WGSL, BindingRole, Chunk, Dispatch, ENTRY_POINT, Params, Plan, Role};
+use crate::kernel::{BindingRole, Chunk, Dispatch, Params, Plan, Role};
 
 /// The buffers that a plan runs on, by role. The caller has checked that they are as large as the plan's problem says.
 type Buffers = [Option<wgpu::Buffer>; Role::ALL.len()];
@@ -203,7 +203,7 @@ impl Arguments {
             u64::from(dispatches) * ARGUMENTS_BYTES,
             wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::INDIRECT,
         )?;
-        let pipeline = device.arguments_pipeline()?;
+        let Pipeline { pipeline, layout } = device.arguments_pipeline()?;
         let bind_group = device.scoped("the binding of a row count", 0, |wgpu_device| {
             let entries = [
                 wgpu::BindGroupEntry { binding: 0, resource: control.as_entire_binding() },
@@ -213,37 +213,12 @@ impl Arguments {
             ];
             wgpu_device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some("layer norm row count"),
-                layout: &pipeline.get_bind_group_layout(0),
+                layout: &layout,
                 entries: &entries,
             })
         })?;
         let indirect = device.has_indirect_dispatch().then_some(arguments);
         Ok(Self { pipeline, bind_group, workgroups: dispatches.div_ceil(64), indirect })
-    }
-}
-
-impl GpuDevice {
-    /// The kernel that fits dispatches to a row count, compiled if it is new.
-    fn arguments_pipeline(&self) -> Result<wgpu::ComputePipeline, Error> {
-        if let Some(pipeline) = self.arguments().get() {
-            return Ok(pipeline.clone());
-        }
-        let pipeline = self.scoped("the compiling of a kernel", 0, |device| {
-            let label = Some("layer norm row count");
-            let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-                label,
-                source: wgpu::ShaderSource::Wgsl(Cow::Borrowed(ARGUMENTS_WGSL)),
-            });
-            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label,
-                layout: None,
-                module: &module,
-                entry_point: Some(ENTRY_POINT),
-                compilation_options: wgpu::PipelineCompilationOptions::default(),
-                cache: None,
-            })
-        })?;
-        Ok(self.arguments().get_or_init(|| pipeline).clone())
     }
 }
 

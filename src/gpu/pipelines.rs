@@ -3,7 +3,7 @@ use std::collections::HashMap;
 
 use super::GpuDevice;
 use crate::Error;
-use crate::kernel::{Binding, BindingRole, ENTRY_POINT, Kernel, Params};
+use crate::kernel::{ARGUMENTS_WGSL, BindingRole, ENTRY_POINT, Kernel, Params};
 
 /// Compiled kernels. The key is the whole variant, so two kernels that differ in anything never share a pipeline.
 pub(crate) type Pipelines = HashMap<Kernel, Pipeline>;
@@ -21,46 +21,67 @@ impl GpuDevice {
         if let Some(pipeline) = self.pipelines().get(kernel) {
             return Ok(pipeline.clone());
         }
-        // Not under the lock: wgpu may run a callback of the caller's meanwhile, and that may use this device.
-        let pipeline = self.scoped("the compiling of a kernel", 0, |device| compile(device, kernel))?;
+        let bindings = kernel.bindings().into_iter().map(|binding| match binding.role {
+            BindingRole::Params => uniform(binding.role.binding(), Params::SIZE),
+            role => storage(role.binding(), !binding.writable),
+        });
+        let pipeline = self.compile(&kernel.label(), kernel.wgsl(), &bindings.collect::<Vec<_>>())?;
         Ok(self.pipelines().entry(*kernel).or_insert(pipeline).clone())
+    }
+
+    /// The kernel that fits dispatches to a row count, compiled if it is new.
+    pub(crate) fn arguments_pipeline(&self) -> Result<Pipeline, Error> {
+        if let Some(pipeline) = self.arguments().get() {
+            return Ok(pipeline.clone());
+        }
+        let bindings = [uniform(0, 16), storage(1, true), storage(2, false), storage(3, false)];
+        let pipeline = self.compile("row count", ARGUMENTS_WGSL.into(), &bindings)?;
+        Ok(self.arguments().get_or_init(|| pipeline).clone())
+    }
+
+    // Not to be called under the lock of the pipelines: wgpu may run a callback of the caller's meanwhile, and that may use
+    // this device.
+    fn compile(&self, label: &str, wgsl: String, bindings: &[wgpu::BindGroupLayoutEntry]) -> Result<Pipeline, Error> {
+        let label = Some(label);
+        self.scoped("the compiling of a kernel", 0, |device| {
+            let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: bindings });
+            let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label,
+                bind_group_layouts: &[Some(&layout)],
+                immediate_size: 0,
+            });
+            let source = wgpu::ShaderSource::Wgsl(Cow::Owned(wgsl));
+            let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
+            let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label,
+                layout: Some(&pipeline_layout),
+                module: &module,
+                entry_point: Some(ENTRY_POINT),
+                compilation_options: wgpu::PipelineCompilationOptions::default(),
+                cache: None,
+            });
+            Pipeline { pipeline, layout }
+        })
     }
 }
 
-fn compile(device: &wgpu::Device, kernel: &Kernel) -> Pipeline {
-    let label = kernel.label();
-    let entries: Vec<_> = kernel.bindings().into_iter().map(layout_entry).collect();
-    let layout =
-        device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&label), entries: &entries });
-    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label: Some(&label),
-        bind_group_layouts: &[Some(&layout)],
-        immediate_size: 0,
-    });
-    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-        label: Some(&label),
-        source: wgpu::ShaderSource::Wgsl(Cow::Owned(kernel.wgsl())),
-    });
-    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label: Some(&label),
-        layout: Some(&pipeline_layout),
-        module: &module,
-        entry_point: Some(ENTRY_POINT),
-        compilation_options: wgpu::PipelineCompilationOptions::default(),
-        cache: None,
-    });
-    Pipeline { pipeline, layout }
+fn uniform(binding: u32, size: u64) -> wgpu::BindGroupLayoutEntry {
+    layout_entry(binding, wgpu::BufferBindingType::Uniform, wgpu::BufferSize::new(size))
 }
 
-fn layout_entry(binding: Binding) -> wgpu::BindGroupLayoutEntry {
-    let (ty, size) = match binding.role {
-        BindingRole::Params => (wgpu::BufferBindingType::Uniform, wgpu::BufferSize::new(Params::SIZE)),
-        _ => (wgpu::BufferBindingType::Storage { read_only: !binding.writable }, None),
-    };
+fn storage(binding: u32, read_only: bool) -> wgpu::BindGroupLayoutEntry {
+    layout_entry(binding, wgpu::BufferBindingType::Storage { read_only }, None)
+}
+
+fn layout_entry(
+    binding: u32,
+    ty: wgpu::BufferBindingType,
+    min_binding_size: Option<wgpu::BufferSize>,
+) -> wgpu::BindGroupLayoutEntry {
     wgpu::BindGroupLayoutEntry {
-        binding: binding.role.binding(),
+        binding,
         visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: size },
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size },
         count: None,
     }
 }

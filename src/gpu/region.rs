@@ -4,8 +4,9 @@ use crate::{Error, GpuDevice, StorageType};
 
 /// A tensor somewhere in a buffer: a storage type, an offset, and the distance from one row to the next, in elements.
 ///
-/// The buffer needs [`wgpu::BufferUsages::STORAGE`]. Offsets may be any; an operation is fastest where offset, row stride and
-/// width are multiples of 4. Several regions may lie in one buffer.
+/// The buffer needs [`wgpu::BufferUsages::STORAGE`], and must be the operation's device's. (That of another device is an error,
+/// but wgpu cannot tell that of another [`wgpu::Instance`].) Offsets may be any; an operation is fastest where offset, row
+/// stride and width are multiples of 4. Several regions may lie in one buffer.
 ///
 /// ```
 /// use gpu_layer_norm::{Region, StorageType, wgpu};

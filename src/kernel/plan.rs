@@ -329,7 +329,7 @@ fn kernels(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -
         dialect: capabilities.dialect,
     };
     let kernels = if segment_width.is_some() {
-        // What the first pass does not depend on is left out of its key.
+        // What a pass does not depend on is left out of its key.
         let read = |role| kernel.slot(role).map(|slot| Slot { place: Place::Own, ..slot });
         let partial = Kernel {
             entry: Entry::Partial,
@@ -338,7 +338,9 @@ fn kernels(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -
             slots: Role::ALL.map(|role| if matches!(role, Role::Input | Role::Residual) { read(role) } else { None }),
             ..kernel
         };
-        vec![partial, Kernel { entry: Entry::Merge, access: Access::Reread, ..kernel }]
+        // Moments merge alike, whatever they are moments of.
+        let normalization = super::Normalization::LayerNorm;
+        vec![partial, Kernel { entry: Entry::Merge, access: Access::Reread, normalization, ..kernel }]
     } else {
         vec![kernel]
     };
@@ -484,7 +486,7 @@ fn chunk(problem: &Problem, capabilities: &Capabilities, kernels: &[Kernel], row
 
         let unit = if role.is_statistic() { element } else { element * u64::from(kernel.unit.elements()) };
         let base = ((first - start) / unit) as u32;
-        // A single row has no next one, however far that would be.
+        // A chunk of one row has no use for the stride, however long it is.
         let stride = if count > 1 { (stride / unit) as u32 } else { 0 };
         match role {
             Role::Input => (params.input_base, params.input_stride) = (base, stride),

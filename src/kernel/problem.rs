@@ -333,10 +333,10 @@ impl Problem {
         if role.is_statistic() { 1 } else { u64::from(self.width) }
     }
 
-    /// Bytes from one row of a tensor to the next; 0 for a parameter, which has but one.
+    /// Bytes from one row of a tensor to the next; 0 where there is no next one.
     pub(super) fn row_stride_bytes(&self, role: Role) -> u64 {
         let layout = self.layout(role).copied().unwrap_or_default();
-        if role.is_parameter() {
+        if role.is_parameter() || self.rows <= 1 {
             return 0;
         }
         layout.row_stride.unwrap_or_else(|| self.row_elements(role)) * layout.storage.bytes()
@@ -375,7 +375,7 @@ impl Problem {
             }
             let same = layout.storage == other_layout.storage
                 && layout.offset == other_layout.offset
-                && (self.rows <= 1 || self.row_stride_bytes(written) == self.row_stride_bytes(other));
+                && self.row_stride_bytes(written) == self.row_stride_bytes(other);
             let may = matches!((written, other), (Role::Output | Role::Sum, Role::Input | Role::Residual));
             if same && may {
                 place = place.or(Some(other));

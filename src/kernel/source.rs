@@ -98,8 +98,8 @@ pub struct Binding {
 pub enum Place {
     /// By a binding of its own.
     Own,
-    /// By a binding of its own, which is writable although the tensor is only read, because its buffer is also bound for
-    /// writing: no buffer may be bound in both ways at once.
+    /// By a binding of its own, which is writable although the tensor is one that is read, because its buffer is written too:
+    /// no buffer may be bound for reading and for writing at once.
     Shared,
     /// By the binding of this tensor, whose elements it overwrites.
     InPlaceOf(Role),
@@ -190,7 +190,7 @@ impl Kernel {
         let mut bindings = vec![Binding { role: BindingRole::Params, writable: false }];
         for (role, slot) in self.tensors() {
             let writable = match slot.place {
-                Place::Own => role.is_written() || self.is_overwritten(role),
+                Place::Own => role.is_written(),
                 Place::Shared => true,
                 Place::InPlaceOf(_) => continue,
             };
