@@ -77,7 +77,7 @@ fn merge_scaled(exponent: i32) -> Merged {
         sums += block_sums;
     }
     let second_pass = span_sum(sums);
-    let variance = max(second_pass.y - second_pass.x * second_pass.x, 0.0);
+    let variance = at_least_zero(second_pass.y - second_pass.x * second_pass.x);
     return Merged(mean, second_pass.x, second_pass.y, variance, first_pass.y != 0.0);
 }
 

@@ -11,6 +11,7 @@ struct Moments {
     scale: f32,
 }
 
+const SIGN_BIT: u32 = 0x80000000u;
 const EXPONENT_BITS: u32 = 0x7f800000u;
 // Below this variance the squares may have lost digits to underflow (f32 ends at 2^-126) …
 const LOW_VARIANCE: f32 = 8.077935669463161e-28; // 2^-90
@@ -24,6 +25,13 @@ fn moments_suspect(squares: f32, variance: f32) -> bool {
     let divisor = variance * params.variance_factor + params.eps;
     let overflowed = exponent_of(squares) == 128 || exponent_of(divisor) == 128;
     return overflowed || (variance < LOW_VARIANCE && params.eps < LOW_EPS);
+}
+
+// 0 for a variance that rounding made negative. Looks at bits because max would lose a NaN, and a compiler may make max of a
+// comparison.
+fn at_least_zero(variance: f32) -> f32 {
+    let bits = bitcast<u32>(variance);
+    return select(variance, 0.0, bits >= SIGN_BIT && bits < (SIGN_BIT | EXPONENT_BITS));
 }
 
 // floor(log2(|value|)); −127 for zero, 128 for infinity and NaN.

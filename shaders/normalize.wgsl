@@ -3,14 +3,16 @@
 // The output or the sum may take the place of the input or the residual: each invocation writes only units that it alone
 // reads from here on, and has read before.
 
-// 1 / sqrt(variance + eps) in the moments' unit. A constant row with eps = 0 has none; 0 then makes it the bias.
+// 1 / sqrt(variance + eps) in the moments' unit. A constant row with eps = 0 has none; 0 then makes it the bias. NaN of NaN.
 fn rstd_of(moments: Moments) -> f32 {
     let variance = moments.variance * params.variance_factor + params.eps * moments.scale * moments.scale;
     // inverseSqrt may be a rough estimate; each step of Newton's method doubles its good bits.
     var estimate = inverseSqrt(variance);
     estimate += 0.5 * estimate * fma(-variance * estimate, estimate, 1.0);
     estimate += 0.5 * estimate * fma(-variance * estimate, estimate, 1.0);
-    return select(0.0, estimate, variance > 0.0);
+    // Newton's method turns the 0 of an infinity into NaN.
+    let is_end = variance == 0.0 || bitcast<u32>(variance) == EXPONENT_BITS;
+    return select(estimate, 0.0, is_end);
 }
 
 fn write_unit(turn: u32, moments: Moments, rstd: f32) {

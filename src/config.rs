@@ -46,7 +46,7 @@ impl From<Vec<usize>> for NormalizedShape {
 /// let whole_sequence = LayerNormConfig::new([128, 768]).affine(Affine::None);
 /// let second_source = LayerNormConfig::new(10).variance(Variance::Unbiased).eps(1e-12);
 /// let llama = LayerNormConfig::rms(4096).affine(Affine::Weight).eps(1e-6);
-/// let gemma = LayerNormConfig::rms(2048).affine(Affine::Weight).eps(1e-6).zero_centred_weight();
+/// let gemma = LayerNormConfig::rms(2048).affine(Affine::Weight).eps(1e-6).zero_centred_weight(true);
 /// # let _ = (bert, whole_sequence, second_source, llama, gemma);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -102,10 +102,10 @@ impl LayerNormConfig {
         Self { variance, ..self }
     }
 
-    /// Stores the weight as its difference from 1, y = x̂ · (1 + weight) + bias, and begins with 0.
+    /// Whether the weight is stored as its difference from 1, y = x̂ · (1 + weight) + bias; it then begins as 0.
     #[must_use]
-    pub fn zero_centred_weight(self) -> Self {
-        Self { zero_centred_weight: true, ..self }
+    pub fn zero_centred_weight(self, zero_centred_weight: bool) -> Self {
+        Self { zero_centred_weight, ..self }
     }
 
     /// What weight and bias are in memory. Default: f32.
@@ -129,6 +129,21 @@ impl LayerNormConfig {
     /// The trailing dimensions.
     pub fn normalized_shape(&self) -> &[usize] {
         self.normalized_shape.dimensions()
+    }
+
+    /// The normalization.
+    pub fn normalization_kind(&self) -> Normalization {
+        self.normalization
+    }
+
+    /// What is added to the variance.
+    pub fn eps_value(&self) -> f32 {
+        self.eps
+    }
+
+    /// The kind of variance.
+    pub fn variance_kind(&self) -> Variance {
+        self.variance
     }
 
     /// The affine map.

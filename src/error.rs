@@ -47,7 +47,7 @@ pub enum Error {
         /// Bytes asked for.
         bytes: u64,
     },
-    /// wgpu refused something that this crate had checked: a bug here or in wgpu.
+    /// wgpu refused something: a buffer that was destroyed or is another device's, or else a bug here or in wgpu.
     #[error("wgpu refused {operation}: {message}")]
     Wgpu {
         /// What was being done.
@@ -84,6 +84,14 @@ pub enum Error {
     Size {
         /// The shape.
         shape: Vec<usize>,
+    },
+    /// An offset from which a tensor goes past what 64 bits can count in bytes.
+    #[error("the {what} begins at element {offset} of its buffer, and would end past what 64 bits can count")]
+    Offset {
+        /// The tensor.
+        what: &'static str,
+        /// Where it begins, in elements.
+        offset: u64,
     },
     /// Values that do not fill the shape.
     #[error("shape {shape:?} holds {expected} values, {actual} were given")]
@@ -200,7 +208,8 @@ pub enum Error {
     /// Something written that overlaps another tensor, other than the output or the sum in the exact place of the input or
     /// the residual.
     #[error(
-        "the {written} overlaps the {other}; give it elements of its own, or, if it is an output or a sum, the very region of          an input or a residual: the same storage type, offset and row stride"
+        "the {written} overlaps the {other}; give it elements of its own, or, if it is an output or a sum, the very region of \
+         the input or the residual: the same storage type, offset and row stride"
     )]
     Overlap {
         /// What is written.
@@ -208,9 +217,11 @@ pub enum Error {
         /// What it overlaps.
         other: &'static str,
     },
-    /// Tensors of one buffer whose bound parts overlap, in a browser, which refuses that where one of them is written.
+    /// Tensors of one buffer whose bound parts overlap, in a browser, which refuses that where one of them is written, even
+    /// where no element is in both.
     #[error(
-        "in a browser the {first} and the {second} of one buffer must not share a block of {alignment} bytes; move one to a          multiple of {alignment}"
+        "in a browser the {first} and the {second} of one buffer must not overlap from first row to last, the start taken down \
+         to a multiple of {alignment} bytes; move them apart"
     )]
     SharedRange {
         /// A tensor.
@@ -235,7 +246,7 @@ pub enum Error {
         max: u64,
     },
     /// A tensor, layer or operation used with a device that it was not made on.
-    #[error("{what} belongs to another GpuDevice; use it with the device it was made on")]
+    #[error("the {what} belongs to another GpuDevice; use it with the device it was made on")]
     ForeignDevice {
         /// What was passed.
         what: &'static str,

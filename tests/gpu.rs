@@ -270,27 +270,68 @@ fn magnitudes(_: &str, device: &GpuDevice) -> Outcome {
 }
 
 fn nan_stays_in_its_row(_: &str, device: &GpuDevice) -> Outcome {
-    for (width, affine) in GEOMETRY_CASES {
+    let bad = [(2, f32::NAN), (5, f32::INFINITY), (6, f32::NEG_INFINITY), (11, f32::MAX), (23, f32::NAN)];
+    for (i, (width, affine)) in GEOMETRY_CASES.into_iter().enumerate() {
         let clean = Case::new(24, width, Data::STANDARD, 6);
-        let problem = clean.problem(affine);
-        let mut all = plans(&problem, device)?;
-        all.extend(geometries(&problem, device.capabilities()));
-        let mut dirty = Case::new(24, width, Data::STANDARD, 6);
-        for (row, value) in [(2, f32::NAN), (5, f32::INFINITY), (6, f32::NEG_INFINITY), (11, f32::MAX), (23, f32::NAN)]
-        {
-            dirty.input[row * width + width / 2] = value;
+        let clean = if i == 1 { clean.rms() } else { clean };
+        let mut all = plans(&clean.problem(affine), device)?;
+        // Each is a kernel to compile.
+        all.extend(geometries(&clean.problem(affine), device.capabilities()).into_iter().skip(i).step_by(4));
+        let mut dirty = clean.input.clone();
+        for (row, value) in bad {
+            dirty[row * width + width / 2] = value;
         }
+        let dirty = Case { input: dirty, ..Case::new(24, width, Data::STANDARD, 6) };
+        let dirty = if i == 1 { dirty.rms() } else { dirty.eps(1e-5) };
         for plan in all {
             let expected = clean.run(device, affine, plan.clone())?;
             let output = dirty.run(device, affine, plan.clone())?;
             for (row, (y, expected)) in output.chunks(width).zip(expected.chunks(width)).enumerate() {
+                let exact = &dirty.normalized[row * width..];
                 let holds = match row {
-                    2 | 5 | 6 | 23 => y.iter().all(|y| y.is_nan()),
+                    // What is no number, and, of RMS normalization, what an infinity leaves: 0, or the bias.
+                    2 | 5 | 6 | 23 => y.iter().zip(exact).all(|(y, exact)| y.is_nan() == exact.is_nan()),
                     11 => y.iter().all(|y| y.is_finite()),
                     _ => y.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits()),
                 };
                 if !holds {
                     return Err(format!("{plan}: row {row} is {y:?}").into());
+                }
+            }
+        }
+    }
+    // The statistics of such rows.
+    let (rows, width) = (24, 768);
+    let mut values = Data::STANDARD.values(rows, width, 6);
+    for (row, value) in bad {
+        values[row * width + width / 2] = value;
+    }
+    let input = GpuTensor::upload(device, &Tensor::from_f32([rows, width], values.clone())?)?;
+    let zeros = |shape: &[usize]| GpuTensor::zeros(device, shape);
+    let (output, mean, rstd) = (zeros(&[rows, width])?, zeros(&[rows])?, zeros(&[rows])?);
+    for normalization in [Normalization::LayerNorm, Normalization::RmsNorm] {
+        for strategy in common::STRATEGIES {
+            let (config, bindings) = match normalization {
+                Normalization::LayerNorm => (LayerNormConfig::new(width), Bindings::of(&input, &output).mean(&mean)),
+                Normalization::RmsNorm => (LayerNormConfig::rms(width), Bindings::of(&input, &output)),
+            };
+            let layer = GpuLayerNorm::new(device, &config.affine(Affine::None).strategy(strategy))?;
+            layer.forward_into(device, &bindings.rstd(&rstd))?;
+            let (mean, rstd) = (mean.download()?.into_values(), rstd.download()?.into_values());
+            for (row, values) in values.chunks(width).enumerate() {
+                let exact = reference::row_statistics(values, f64::from(1e-5_f32), false);
+                let (exact_mean, exact_rstd) = match normalization {
+                    Normalization::LayerNorm => (exact.mean, exact.rstd),
+                    Normalization::RmsNorm => {
+                        (f64::from(mean[row]), reference::root_mean_square_rstd(values, f64::from(1e-5_f32)))
+                    }
+                };
+                for (what, found, exact) in [("mean", mean[row], exact_mean), ("rstd", rstd[row], exact_rstd)] {
+                    let near = (f64::from(found) - exact).abs() <= 1e-6 * exact.abs() + 1e-6;
+                    if !near && f64::from(found) != exact && !(found.is_nan() && exact.is_nan()) {
+                        let what = format!("{normalization:?}, {strategy}: {what} of row {row}");
+                        return Err(format!("{what} is {found:e} in place of {exact:e}").into());
+                    }
                 }
             }
         }

@@ -254,7 +254,7 @@ fn storage_types_are_chosen_each_on_its_own() {
 fn rms_normalization_and_a_zero_centred_weight_begin_as_the_identity_map_after_the_norm() {
     let device = device();
     let values = vec![3.0, -4.0, 0.0, 0.0];
-    for config in [LayerNormConfig::rms(4), LayerNormConfig::rms(4).zero_centred_weight()] {
+    for config in [LayerNormConfig::rms(4), LayerNormConfig::rms(4).zero_centred_weight(true)] {
         let layer = GpuLayerNorm::new(&device, &config.eps(0.0)).expect("a layer");
         assert!(layer.bias().is_none());
         let output = layer.run(&device, &tensor([1, 4], values.clone())).expect("an output");
@@ -262,7 +262,7 @@ fn rms_normalization_and_a_zero_centred_weight_begin_as_the_identity_map_after_t
             approx::assert_abs_diff_eq!(f64::from(*y), exact, epsilon = 1e-6);
         }
     }
-    let zero_centred = GpuLayerNorm::new(&device, &LayerNormConfig::new(4).zero_centred_weight()).expect("a layer");
+    let zero_centred = GpuLayerNorm::new(&device, &LayerNormConfig::new(4).zero_centred_weight(true)).expect("a layer");
     assert_eq!(zero_centred.weight().expect("a weight").download(), Ok(tensor([4], vec![0.0; 4])));
 }
 
@@ -297,6 +297,9 @@ fn statistics_and_the_sum_with_a_residual_are_written_when_asked_for() {
         let actual = if what == "mean" { vec![2, 4] } else { vec![2] };
         assert_eq!(layer.prepare(&device, &bindings).map(|_| ()), Err(Error::Shape { what, expected, actual }));
     }
+    // A part of a tensor is as good as a tensor.
+    let pool = zeros(&[100]);
+    assert!(layer.prepare(&device, &Bindings::of(&input, &output).residual(Region::from(&pool).offset(50))).is_ok());
 }
 
 /// Each refused binding, with the error that says why; after each the device still works.
@@ -358,9 +361,17 @@ fn regions_outside_the_domain_are_refused() {
         (&layer, plain().rstd(f32s(&a).offset(31)), overlap("rstd", "input")),
         (&layer, plain().row_count(&a, 6), Error::RowCountOffset { offset: 6 }),
         (&layer, plain().row_count(&a, 1024), Error::Region { what: "row count", needed: 1028, actual: 1024 }),
+        (
+            &layer,
+            plain().row_count(&a, u64::MAX - 3),
+            Error::Region { what: "row count", needed: (1 << 63) + 4, actual: 1024 },
+        ),
         (&layer, plain().row_count(&b, 8), overlap("output", "row count")),
+        (&layer, plain().rstd(f32s(&b).offset(100)).row_count(&b, 404), overlap("rstd", "row count")),
+        // What is twice the input has one place only.
+        (&layer, Bindings::new(8, f32s(&a), f32s(&a)).residual(f32s(&a)), overlap("output", "residual")),
         (&layer, Bindings::new(u64::MAX, f32s(&a), f32s(&b)), Error::Size { shape: vec![usize::MAX, 4] }),
-        (&layer, plain().sum(f32s(&b).offset(u64::MAX)), Error::Size { shape: vec![8, 4] }),
+        (&layer, plain().sum(f32s(&b).offset(u64::MAX)), Error::Offset { what: "sum", offset: u64::MAX }),
         (&layer, plain().sum(f32s(&b).row_stride(u64::MAX)), Error::Size { shape: vec![8, usize::MAX] }),
     ] {
         assert_eq!(layer.prepare(&device, &bindings).map(|_| ()), Err(expected.clone()));
@@ -422,12 +433,12 @@ fn what_belongs_to_another_device_is_refused() {
     let (first, second) = (device(), device());
     let layer = GpuLayerNorm::new(&first, &LayerNormConfig::new(4)).expect("a layer");
     let foreign = GpuTensor::upload(&second, &ramp([2, 4])).expect("an upload");
-    assert_eq!(layer.run(&second, &ramp([2, 4])), Err(Error::ForeignDevice { what: "the layer" }));
-    assert_eq!(layer.forward(&first, &foreign).map(|_| ()), Err(Error::ForeignDevice { what: "the input" }));
+    assert_eq!(layer.run(&second, &ramp([2, 4])), Err(Error::ForeignDevice { what: "layer" }));
+    assert_eq!(layer.forward(&first, &foreign).map(|_| ()), Err(Error::ForeignDevice { what: "input" }));
     let own = GpuTensor::upload(&first, &ramp([2, 4])).expect("an upload");
     assert_eq!(
         layer.prepare(&first, &Bindings::of(&own, &foreign)).map(|_| ()),
-        Err(Error::ForeignDevice { what: "the output" })
+        Err(Error::ForeignDevice { what: "output" })
     );
     assert_works(&first);
     assert_works(&second);

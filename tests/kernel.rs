@@ -462,8 +462,18 @@ fn the_smallest_devices_get_plans_too() {
 #[test]
 fn capabilities_that_no_device_has_are_errors_at_worst() {
     let problem = Problem::new(1000, 70_000).expect("a valid problem");
-    let none = Capabilities { max_workgroups_per_dimension: 0, ..large_baseline() };
-    assert!(matches!(Plan::new(&problem, &none), Err(Error::Geometry { .. })));
+    let sizes = |min, max| Some(SubgroupSizes { min, max });
+    for impossible in [
+        Capabilities { max_workgroups_per_dimension: 0, ..large_baseline() },
+        Capabilities { storage_offset_alignment: 24, ..large_baseline() },
+        Capabilities { storage_offset_alignment: 0, ..large_baseline() },
+        Capabilities { storage_offset_alignment: 1 << 31, max_binding_bytes: u64::MAX, ..large_baseline() },
+        Capabilities { subgroups: sizes(0, 32), class: AdapterClass::Cpu, ..large_baseline() },
+        Capabilities { subgroups: sizes(48, 48), ..large_baseline() },
+        Capabilities { subgroups: sizes(64, 32), ..large_baseline() },
+    ] {
+        assert!(matches!(Plan::new(&problem, &impossible), Err(Error::Geometry { .. })), "{impossible:?}");
+    }
     let all = Capabilities {
         max_invocations_per_workgroup: u32::MAX,
         max_workgroups_per_dimension: u32::MAX,
@@ -473,6 +483,11 @@ fn capabilities_that_no_device_has_are_errors_at_worst() {
         max_buffer_bytes: u64::MAX,
         ..large_baseline()
     };
+    // Strides of more than half of what 64 bits can count.
+    let far = |offset| Layout { offset, row_stride: Some((1 << 62) - (1 << 45)), buffer: Some(0), ..Layout::default() };
+    let sparse = Problem::new(1, 4).and_then(|sparse| sparse.tensor(Role::Input, far(0)));
+    let sparse = sparse.and_then(|sparse| sparse.tensor(Role::Output, far(1 << 40))).and_then(|s| s.with_rows(2));
+    check(&Plan::new(&sparse.expect("a valid problem"), &all).expect("a plan"), &all);
     let geometry = Geometry {
         access: Access::Reread,
         reduction: Reduction::Workgroup,

@@ -17,6 +17,6 @@ fn measure_scaled(scale: f32) -> Measured {
 
     let sums = sums_about(shift, scale);
     let correction = sums.x / count;
-    let variance = max(sums.y / count - correction * correction, 0.0);
-    return Measured(shift, correction, sums.y, variance);
+    let variance = sums.y / count - correction * correction;
+    return Measured(shift, correction, sums.y, at_least_zero(variance));
 }

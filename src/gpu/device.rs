@@ -22,7 +22,6 @@ struct Inner {
     pipelines: Mutex<Pipelines>,
     // The one kernel that no plan names.
     arguments: OnceLock<Pipeline>,
-    indirect_dispatch: bool,
     // Why the device was lost, once it is. Only known of devices that this crate made.
     lost: Arc<OnceLock<String>>,
 }
@@ -220,17 +219,8 @@ impl GpuDevice {
         }
         let capabilities = capabilities(&info, device.features(), &limits);
         log::debug!("{} ({:?}): {capabilities:?}", info.name, info.backend);
-        let downlevel = adapter.get_downlevel_capabilities();
-        let inner = Inner {
-            info,
-            device,
-            queue,
-            capabilities,
-            pipelines: Mutex::default(),
-            arguments: OnceLock::new(),
-            indirect_dispatch: downlevel.flags.contains(wgpu::DownlevelFlags::INDIRECT_EXECUTION),
-            lost,
-        };
+        let inner =
+            Inner { info, device, queue, capabilities, pipelines: Mutex::default(), arguments: OnceLock::new(), lost };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -266,10 +256,6 @@ impl GpuDevice {
 
     pub(crate) fn arguments(&self) -> &OnceLock<Pipeline> {
         &self.inner.arguments
-    }
-
-    pub(crate) fn has_indirect_dispatch(&self) -> bool {
-        self.inner.indirect_dispatch
     }
 
     pub(crate) fn check_same(&self, other: &Self, what: &'static str) -> Result<(), Error> {
@@ -391,11 +377,6 @@ fn ready<T>(future: impl Future<Output = Option<T>>) -> Option<T> {
 
 fn capabilities(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgpu::Limits) -> Capabilities {
     let subgroups = SubgroupSizes { min: info.subgroup_min_size, max: info.subgroup_max_size };
-    // Kernels count on powers of two from 4 up.
-    let usable = subgroups.min >= 4
-        && subgroups.max >= subgroups.min
-        && subgroups.min.is_power_of_two()
-        && subgroups.max.is_power_of_two();
     Capabilities {
         class: match info.device_type {
             wgpu::DeviceType::DiscreteGpu => AdapterClass::Discrete,
@@ -403,7 +384,7 @@ fn capabilities(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgp
             wgpu::DeviceType::Cpu => AdapterClass::Cpu,
             wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => AdapterClass::Other,
         },
-        subgroups: (usable && features.contains(wgpu::Features::SUBGROUP)).then_some(subgroups),
+        subgroups: (subgroups.is_usable() && features.contains(wgpu::Features::SUBGROUP)).then_some(subgroups),
         dialect: if info.backend == wgpu::Backend::BrowserWebGpu { Dialect::Browser } else { Dialect::Naga },
         max_invocations_per_workgroup: limits
             .max_compute_invocations_per_workgroup

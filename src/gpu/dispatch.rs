@@ -49,8 +49,7 @@ struct Arguments {
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
     workgroups: u32,
-    // Absent where the device has no indirect dispatch: then every workgroup starts, and those without rows end at once.
-    indirect: Option<wgpu::Buffer>,
+    arguments: wgpu::Buffer,
 }
 
 impl PreparedPlan {
@@ -170,13 +169,12 @@ impl PreparedPlan {
             pass.set_bind_group(0, &count.bind_group, &[]);
             pass.dispatch_workgroups(count.workgroups, 1, 1);
         }
-        let indirect = self.row_count.as_ref().and_then(|count| count.indirect.as_ref());
         for (i, step) in self.steps.iter().enumerate() {
             let [x, y, z] = step.workgroups;
             pass.set_pipeline(&step.pipeline);
             pass.set_bind_group(0, &step.bind_group, &[]);
-            match indirect {
-                Some(arguments) => pass.dispatch_workgroups_indirect(arguments, i as u64 * ARGUMENTS_BYTES),
+            match &self.row_count {
+                Some(count) => pass.dispatch_workgroups_indirect(&count.arguments, i as u64 * ARGUMENTS_BYTES),
                 None => pass.dispatch_workgroups(x, y, z),
             }
         }
@@ -190,6 +188,10 @@ const PLANNED: &str = "a kernel binds only what its plan says there is";
 
 impl Arguments {
     fn new(device: &GpuDevice, count: &RowCount, params: &Blocks, dispatches: u32) -> Result<Self, Error> {
+        let buffers = device.capabilities().max_storage_buffers;
+        if buffers < 3 {
+            return Err(Error::DeviceTooSmall { what: "storage buffers a shader", needed: 3, actual: buffers.into() });
+        }
         let alignment = u64::from(device.capabilities().storage_offset_alignment.max(4));
         let start = count.offset - count.offset % alignment;
         let control = [dispatches, (params.stride / 4) as u32, ((count.offset - start) / 4) as u32, 0];
@@ -217,8 +219,7 @@ impl Arguments {
                 entries: &entries,
             })
         })?;
-        let indirect = device.has_indirect_dispatch().then_some(arguments);
-        Ok(Self { pipeline, bind_group, workgroups: dispatches.div_ceil(64), indirect })
+        Ok(Self { pipeline, bind_group, workgroups: dispatches.div_ceil(64), arguments })
     }
 }
 

@@ -48,7 +48,7 @@ impl Region {
     /// That the region lies within its buffer, which can be bound.
     pub(crate) fn check(&self, role: Role, problem: &Problem, device: &GpuDevice) -> Result<(), Error> {
         if let Some(tensor) = &self.tensor {
-            device.check_same(tensor.device(), what(role))?;
+            device.check_same(tensor.device(), role.name())?;
         }
         check_buffer(role.name(), &self.buffer, problem.byte_range(role)?.end)
     }
@@ -66,19 +66,6 @@ pub(crate) fn check_buffer(what: &'static str, buffer: &wgpu::Buffer, end: u64) 
         return Err(Error::Region { what, needed, actual });
     }
     Ok(())
-}
-
-fn what(role: Role) -> &'static str {
-    match role {
-        Role::Input => "the input",
-        Role::Residual => "the residual",
-        Role::Weight => "the weight",
-        Role::Bias => "the bias",
-        Role::Output => "the output",
-        Role::Sum => "the sum",
-        Role::Mean => "the mean",
-        Role::Rstd => "the rstd",
-    }
 }
 
 impl From<&GpuTensor> for Region {

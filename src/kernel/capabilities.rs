@@ -20,6 +20,14 @@ pub struct SubgroupSizes {
     pub max: u32,
 }
 
+impl SubgroupSizes {
+    /// Whether the kernels can count on these sizes: powers of two from 4 to 128.
+    pub fn is_usable(self) -> bool {
+        let Self { min, max } = self;
+        4 <= min && min <= max && max <= 128 && min.is_power_of_two() && max.is_power_of_two()
+    }
+}
+
 /// Who reads the WGSL. They disagree about directives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Dialect {

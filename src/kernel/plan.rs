@@ -128,7 +128,7 @@ impl Plan {
     /// [`Error::Overlap`] if what is written overlaps another tensor, [`Error::DeviceTooSmall`] if the device binds too few
     /// buffers, [`Error::Geometry`] if no candidate can run, [`Error::SharedRange`] for tensors too close for a browser.
     pub fn new(problem: &Problem, capabilities: &Capabilities) -> Result<Self, Error> {
-        Self::first(problem, capabilities, candidates(problem, capabilities))
+        Self::first(problem, capabilities, |_| true)
     }
 
     /// The plan that ranks first among those of one strategy.
@@ -136,8 +136,8 @@ impl Plan {
     /// # Errors
     /// [`Error::Strategy`] if none of them can run, and as [`Plan::new`].
     pub fn with_strategy(problem: &Problem, capabilities: &Capabilities, strategy: Strategy) -> Result<Self, Error> {
-        let candidates = candidates(problem, capabilities).into_iter().filter(|g| g.strategy() == strategy);
-        Self::first(problem, capabilities, candidates).map_err(|error| match error {
+        let fits = |geometry: &Geometry| geometry.strategy() == strategy;
+        Self::first(problem, capabilities, fits).map_err(|error| match error {
             Error::Geometry { reason } => Error::Strategy { strategy, width: problem.width(), reason },
             other => other,
         })
@@ -148,6 +148,7 @@ impl Plan {
     /// # Errors
     /// [`Error::Geometry`] if the geometry cannot run this problem on such a device, and as [`Plan::new`].
     pub fn with_geometry(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -> Result<Self, Error> {
+        check_capabilities(capabilities)?;
         // Also keeps the number of chunks within reason.
         for (role, _) in problem.tensors() {
             let bytes = problem.byte_range(role)?.end;
@@ -169,13 +170,10 @@ impl Plan {
         Ok(Self { problem: *problem, geometry, kernels, chunks, scratch_bytes })
     }
 
-    fn first(
-        problem: &Problem,
-        capabilities: &Capabilities,
-        candidates: impl IntoIterator<Item = Geometry>,
-    ) -> Result<Self, Error> {
+    fn first(problem: &Problem, capabilities: &Capabilities, fits: impl Fn(&Geometry) -> bool) -> Result<Self, Error> {
+        check_capabilities(capabilities)?;
         let mut reason = String::from("no geometry of this strategy fits the row");
-        for geometry in candidates {
+        for geometry in candidates(problem, capabilities).into_iter().filter(fits) {
             match Self::with_geometry(problem, capabilities, geometry) {
                 Err(Error::Geometry { reason: found }) => reason = found,
                 decided => return decided,
@@ -196,9 +194,12 @@ impl Plan {
         let alignment = u64::from(capabilities.storage_offset_alignment);
         let max_bytes = capabilities.max_binding_bytes;
         let max_workgroups = capabilities.max_workgroups_per_dimension;
+        if self.scratch_bytes > max_bytes {
+            return refuse(format!("{} bytes of scratch, the device binds {max_bytes}", self.scratch_bytes));
+        }
         for chunk in &self.chunks {
             for (role, bytes) in &chunk.tensors {
-                let size = (bytes.end - bytes.start).max(self.scratch_bytes);
+                let size = bytes.end - bytes.start;
                 if size > max_bytes || !bytes.start.is_multiple_of(alignment) {
                     return refuse(format!(
                         "a binding of {size} bytes at {} of the {role}; the device binds {max_bytes} at multiples of \
@@ -274,6 +275,24 @@ impl fmt::Display for Plan {
     }
 }
 
+/// That the capabilities are some that a device may have: they may be hand-made.
+fn check_capabilities(capabilities: &Capabilities) -> Result<(), Error> {
+    let refuse = |reason: String| Err(Error::Geometry { reason });
+    let Capabilities { subgroups, storage_offset_alignment: alignment, .. } = *capabilities;
+    if capabilities.max_workgroups_per_dimension == 0 {
+        return refuse("the device allows no workgroups in a dispatch".into());
+    }
+    if !alignment.is_power_of_two() || alignment > 1 << 16 {
+        return refuse(format!(
+            "bindings begin at multiples of {alignment} bytes; a power of two up to 65536 would do"
+        ));
+    }
+    match subgroups.filter(|sizes| !sizes.is_usable()) {
+        Some(sizes) => refuse(format!("{sizes:?}; powers of two from 4 to 128 would do, or None")),
+        None => Ok(()),
+    }
+}
+
 /// The kernels of a geometry, each of them fit for the device.
 fn kernels(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -> Result<Vec<Kernel>, Error> {
     let refuse = |reason: String| Err(Error::Geometry { reason });
@@ -282,9 +301,6 @@ fn kernels(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -
         return refuse(format!(
             "{lanes} lanes and {spans_per_workgroup} spans a workgroup; lanes must be a power of two, spans at least 1"
         ));
-    }
-    if capabilities.max_workgroups_per_dimension == 0 {
-        return refuse("the device allows no workgroups in a dispatch".into());
     }
     let max = max_invocations(capabilities);
     if lanes.checked_mul(spans_per_workgroup).is_none_or(|size| size > max) {
@@ -364,7 +380,7 @@ fn kernels(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -
             capabilities.max_workgroup_storage
         ));
     }
-    // All roles but the parameters are storage buffers.
+    // All but the `Params` block are storage buffers.
     let storage = kernels.iter().map(|kernel| kernel.bindings().len() - 1).max().unwrap_or(0) as u32;
     let allowed = capabilities.max_storage_buffers;
     if storage > allowed {

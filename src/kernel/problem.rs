@@ -231,7 +231,7 @@ impl Problem {
     /// # Errors
     /// [`Error::NoParameter`] for a parameter that the affine map does not have, [`Error::RmsNorm`] for the mean of RMS
     /// normalization, [`Error::RowStride`] if rows would overlap, [`Error::StorageType`] for a statistic that is not f32,
-    /// [`Error::Size`] if the tensor ends past what 64 bits can count.
+    /// [`Error::Size`], [`Error::Offset`] if the tensor ends past what 64 bits can count.
     pub fn tensor(mut self, role: Role, layout: impl Into<Layout>) -> Result<Self, Error> {
         let layout = layout.into();
         if role.is_parameter() && self.layout(role).is_none() {
@@ -252,7 +252,7 @@ impl Problem {
     /// With the same tensors, and fewer or more rows.
     ///
     /// # Errors
-    /// [`Error::Size`] if a tensor would end past what 64 bits can count.
+    /// [`Error::Size`], [`Error::Offset`] if a tensor would end past what 64 bits can count.
     pub fn with_rows(self, rows: u64) -> Result<Self, Error> {
         let problem = Self { rows, ..self };
         for role in Role::ALL {
@@ -345,21 +345,25 @@ impl Problem {
     /// The bytes of its buffer from the first to the last that a tensor has. Empty if there are no rows.
     ///
     /// # Errors
-    /// [`Error::Size`] if they do not fit 64 bits. A problem that was made has none such.
+    /// [`Error::Size`], [`Error::Offset`] if they do not fit 64 bits. A problem that was made has none such.
     pub(crate) fn byte_range(&self, role: Role) -> Result<std::ops::Range<u64>, Error> {
         let layout = self.layout(role).copied().unwrap_or_default();
         let width = self.row_elements(role);
         let stride = layout.row_stride.unwrap_or(width);
         let rows = if role.is_parameter() { 1 } else { self.rows };
-        let end = || {
-            let first = layout.offset.checked_mul(layout.storage.bytes())?;
+        let bytes = || {
             let last_row = rows.saturating_sub(1).checked_mul(stride)?;
             let elements = if rows == 0 { 0 } else { last_row.checked_add(width)? };
-            // Room for the rounding up to words.
-            let end = first.checked_add(elements.checked_mul(layout.storage.bytes())?)?.checked_add(4)? - 4;
-            Some(first..end)
+            elements.checked_mul(layout.storage.bytes())
         };
-        end().ok_or_else(|| Error::Size { shape: vec![rows as usize, stride as usize] })
+        let bytes = bytes().ok_or_else(|| Error::Size { shape: vec![rows as usize, stride as usize] })?;
+        let range = || {
+            let first = layout.offset.checked_mul(layout.storage.bytes())?;
+            let end = first.checked_add(bytes)?;
+            // Room for the rounding up to words.
+            (end <= u64::MAX - 4).then_some(first..end)
+        };
+        range().ok_or(Error::Offset { what: role.name(), offset: layout.offset })
     }
 
     /// The tensor that `written` is in the place of, if it is: the region of one that is read, row for row.
@@ -377,8 +381,8 @@ impl Problem {
                 && layout.offset == other_layout.offset
                 && self.row_stride_bytes(written) == self.row_stride_bytes(other);
             let may = matches!((written, other), (Role::Output | Role::Sum, Role::Input | Role::Residual));
-            if same && may {
-                place = place.or(Some(other));
+            if same && may && place.is_none() {
+                place = Some(other);
             } else if self.overlap(written, other)? {
                 return Err(Error::Overlap { written: written.name(), other: other.name() });
             }
@@ -399,7 +403,10 @@ impl Problem {
         }
         let bytes =
             |role: Role| self.row_elements(role) * self.layout(role).copied().unwrap_or_default().storage.bytes();
-        let distance = |from: u64, to: u64| (to % stride + stride - from % stride) % stride;
+        let distance = |from: u64, to: u64| match (from % stride, to % stride) {
+            (from, to) if from <= to => to - from,
+            (from, to) => stride - (from - to),
+        };
         let beside =
             distance(a_bytes.start, b_bytes.start) >= bytes(a) && distance(b_bytes.start, a_bytes.start) >= bytes(b);
         Ok(!beside)

@@ -114,7 +114,8 @@ pub struct Slot {
     pub place: Place,
 }
 
-/// A complete kernel variant: everything its WGSL depends on, and so the whole key of a compiled pipeline.
+/// A complete kernel variant: everything its WGSL depends on, and so the whole key of a compiled pipeline. Those of a
+/// [`Plan`](super::Plan) hold together; one made by hand must have widths, lanes and spans of at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Kernel {
     /// What it computes.
@@ -245,10 +246,6 @@ impl Kernel {
         Role::ALL.into_iter().filter_map(move |role| Some((role, slots[role as usize]?)))
     }
 
-    fn is_overwritten(&self, role: Role) -> bool {
-        self.tensors().any(|(_, slot)| slot.place == Place::InPlaceOf(role))
-    }
-
     fn directives(&self) -> String {
         if self.dialect == Dialect::Browser && self.uses_subgroups() {
             // The kernels branch on values that are equal in a whole subgroup; the analysis cannot see that.
@@ -301,14 +298,14 @@ impl Kernel {
 
     /// What lies in memory, in WGSL.
     fn element(&self, role: Role) -> &'static str {
-        let written = role.is_written() || self.is_overwritten(role);
-        match self.slot(role).map(|slot| slot.storage) {
+        let Some(slot) = self.slot(role) else { return "Unit" };
+        match slot.storage {
             _ if role.is_statistic() => "f32",
-            Some(StorageType::F32) | None => "Unit",
-            Some(_) if self.unit == Unit::Vector => "vec2<u32>",
-            // Two elements share a word and may belong to different invocations, or one of them to somebody else.
-            Some(_) if written => "atomic<u32>",
-            Some(_) => "u32",
+            StorageType::F32 => "Unit",
+            _ if self.unit == Unit::Vector => "vec2<u32>",
+            // Two elements share a word. They may belong to different invocations, or one of them to another tensor.
+            _ if role.is_written() || slot.place == Place::Shared => "atomic<u32>",
+            _ => "u32",
         }
     }
 

@@ -84,7 +84,8 @@ impl Bindings {
     }
 
     /// Takes the number of rows from a u32 at this byte of a buffer (a multiple of 4), when the recording runs. Rows from there
-    /// on are left as they are; a count above the rows given before counts as those.
+    /// on are left as they are; a count above the rows given before counts as those. The buffer needs
+    /// [`wgpu::BufferUsages::STORAGE`].
     #[must_use]
     pub fn row_count(self, buffer: &wgpu::Buffer, offset: u64) -> Self {
         Self { row_count: Some(RowCount { buffer: buffer.clone(), offset }), ..self }
@@ -141,7 +142,11 @@ impl Bindings {
         config.rows(input.shape())?;
         let leading = &input.shape()[..input.shape().len() - config.normalized_shape().len()];
         for role in Role::ALL {
-            let Some(tensor) = self.region(role).and_then(|region| region.tensor.as_ref()) else { continue };
+            // A part of a tensor may be anything.
+            let whole = |region: &&Region| region.offset == 0 && region.row_stride.is_none();
+            let Some(tensor) = self.region(role).filter(whole).and_then(|region| region.tensor.as_ref()) else {
+                continue;
+            };
             let expected = match role {
                 Role::Input | Role::Residual | Role::Output | Role::Sum => input.shape(),
                 Role::Weight | Role::Bias => config.normalized_shape(),
@@ -169,13 +174,12 @@ impl Bindings {
             if !count.offset.is_multiple_of(4) {
                 return Err(Error::RowCountOffset { offset: count.offset });
             }
-            check_buffer("row count", &count.buffer, count.offset.saturating_add(4))?;
-            let shares = |role: &Role| {
-                role.is_written() && self.region(*role).is_some_and(|region| region.buffer == count.buffer)
-            };
-            if let Some(role) = Role::ALL.into_iter().find(shares) {
+            // Any buffer ends before 2^63.
+            check_buffer("row count", &count.buffer, count.offset.min(1 << 63) + 4)?;
+            for role in Role::ALL.into_iter().filter(|role| role.is_written()) {
                 let bytes = problem.byte_range(role)?;
-                if bytes.start < count.offset + 4 && count.offset < bytes.end {
+                let shares = self.region(role).is_some_and(|region| region.buffer == count.buffer);
+                if shares && bytes.start < count.offset + 4 && count.offset < bytes.end {
                     return Err(Error::Overlap { written: role.name(), other: "row count" });
                 }
             }

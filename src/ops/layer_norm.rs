@@ -198,7 +198,7 @@ impl GpuLayerNorm {
 
     /// Checks tensors, and adds the layer's own.
     fn bind(&self, device: &GpuDevice, bindings: &Bindings) -> Result<(Bindings, Problem), Error> {
-        device.check_same(&self.device, "the layer")?;
+        device.check_same(&self.device, "layer")?;
         let bindings = bindings.clone().or_parameters(self.weight(), self.bias());
         let problem = bindings.problem(&self.config)?;
         bindings.check(&problem, device)?;
@@ -208,7 +208,7 @@ impl GpuLayerNorm {
     fn submit(&self, device: &GpuDevice, input: &Tensor) -> Result<GpuTensor, Error> {
         // Before anything is uploaded.
         self.config.rows(input.shape())?;
-        device.check_same(&self.device, "the layer")?;
+        device.check_same(&self.device, "layer")?;
         self.forward(device, &GpuTensor::upload(device, input)?)
     }
 

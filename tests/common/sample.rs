@@ -139,8 +139,8 @@ impl Sample {
             Normalization::LayerNorm => LayerNormConfig::new(self.width),
             Normalization::RmsNorm => LayerNormConfig::rms(self.width),
         };
-        let config = config.affine(self.affine).variance(self.variance).eps(self.eps);
-        if self.zero_centred_weight { config.zero_centred_weight() } else { config }
+        let config = config.affine(self.affine).zero_centred_weight(self.zero_centred_weight);
+        config.variance(self.variance).eps(self.eps)
     }
 
     /// Every tensor's place, and the bytes that each buffer has.
