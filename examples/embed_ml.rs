@@ -7,6 +7,8 @@
 //! in f64 on the processor.
 //!
 //!     cargo run --release --example embed_ml
+//!
+//! wgpu's environment variables WGPU_BACKEND and WGPU_ADAPTER_NAME choose the adapter.
 
 use std::error::Error;
 
@@ -23,10 +25,10 @@ const HIDDEN: usize = 4 * MODEL;
 
 fn main() -> Result<(), Box<dyn Error>> {
     // The engine's device, with no more than WebGPU's default limits.
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-    let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default()))?;
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+    let adapter = pollster::block_on(wgpu::util::initialize_adapter_from_env_or_default(&instance, None))?;
     let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default()))?;
-    println!("adapter: {}", adapter.get_info().name);
+    println!("adapter: {} ({:?})", adapter.get_info().name, adapter.get_info().backend);
 
     let mut rng = StdRng::seed_from_u64(1706);
     let mut random = |count: usize, std: f32| -> Vec<f32> {

@@ -2,6 +2,8 @@
 //! place of wgpu there might be JavaScript, or Vulkan with the WGSL translated.
 //!
 //!     cargo run --release --example embed_plan
+//!
+//! wgpu's environment variables WGPU_BACKEND and WGPU_ADAPTER_NAME choose the adapter.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -12,10 +14,10 @@ use gpu_layer_norm::wgpu::util::DeviceExt as _;
 use gpu_layer_norm::{Affine, StorageType, reference, wgpu};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-    let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default()))?;
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+    let adapter = pollster::block_on(wgpu::util::initialize_adapter_from_env_or_default(&instance, None))?;
     let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default()))?;
-    println!("adapter: {}", adapter.get_info().name);
+    println!("adapter: {} ({:?})", adapter.get_info().name, adapter.get_info().backend);
 
     // What is to be computed: bf16 in, f32 parameters, f16 out, and the rstd of every row.
     let (rows, width) = (300_usize, 1000_usize);

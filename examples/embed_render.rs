@@ -3,6 +3,8 @@
 //!
 //!     cargo run --release --example embed_render [FOLDER]
 //!
+//! wgpu's environment variables WGPU_BACKEND and WGPU_ADAPTER_NAME choose the adapter.
+//!
 //! A tile of 64 × 64 heights is a row. Normalized, every tile has mean 0 and deviation 1, so that flat land shows as much
 //! as mountains: local contrast normalization.
 
@@ -21,10 +23,10 @@ const FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Rgba8UnormSrgb;
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = std::env::args_os().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
     // The renderer's device, with no more than WebGPU's default limits.
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-    let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default()))?;
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+    let adapter = pollster::block_on(wgpu::util::initialize_adapter_from_env_or_default(&instance, None))?;
     let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default()))?;
-    println!("adapter: {}", adapter.get_info().name);
+    println!("adapter: {} ({:?})", adapter.get_info().name, adapter.get_info().backend);
 
     let renderer = Renderer::new(&device);
     let gpu = GpuDevice::from_wgpu(adapter, device.clone(), queue.clone())?;

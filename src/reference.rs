@@ -78,7 +78,7 @@ pub fn root_mean_square_rstd(row: &[f32], eps: f64) -> f64 {
 /// ```
 /// use gpu_layer_norm::reference::rms_norm;
 ///
-/// assert_eq!(rms_norm(&[3.0, -4.0, 0.0, 0.0], 4, None, None, 0.0), [1.2, -1.6, 0.0, 0.0]);
+/// assert_eq!(rms_norm(&[2.0, -2.0, 2.0, 2.0], 4, None, None, 0.0), [1.0, -1.0, 1.0, 1.0]);
 /// ```
 ///
 /// # Panics

@@ -688,11 +688,12 @@ fn samples(name: &str, device: &GpuDevice) -> Outcome {
         prop::option::of(statistic()),
         prop::option::of(statistic()),
         any::<bool>(),
+        prop::option::weighted(0.25, 1_usize..=9),
     );
     let sample = (shape, numerics, tensors, any::<u64>()).prop_map(move |(shape, numerics, tensors, seed)| {
         let (rows, width) = shape;
         let (normalization, affine, zero_centred_weight, unbiased, eps, strategy) = numerics;
-        let (input, residual, parameters, output, sum, mean, rstd, pooled) = tensors;
+        let (input, residual, parameters, output, sum, mean, rstd, pooled, chunk_rows) = tensors;
         let rms = normalization == Normalization::RmsNorm;
         // Combinations that are no problems become the nearest that is one.
         let possible = |target| match target {
@@ -721,6 +722,7 @@ fn samples(name: &str, device: &GpuDevice) -> Outcome {
             mean: mean.filter(|_| !rms),
             rstd,
             pooled,
+            chunk_rows,
             row_count: None,
             seed,
         }

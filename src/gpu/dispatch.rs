@@ -17,6 +17,24 @@ pub(crate) struct RowCount {
 
 /// A plan bound to buffers: recording it costs nothing but the recording. It may be recorded any number of times, in any
 /// encoder of the device, and reads the buffers as they are when the recording runs.
+///
+/// ```
+/// use gpu_layer_norm::{Bindings, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Tensor, wgpu};
+///
+/// let device = GpuDevice::new()?;
+/// let layer_norm = GpuLayerNorm::new(&device, &LayerNormConfig::new(2))?;
+/// let input = GpuTensor::upload(&device, &Tensor::from_f32([3, 2], vec![1.0, 3.0, 5.0, 1.0, 2.0, 4.0])?)?;
+/// let output = GpuTensor::zeros(&device, [3, 2])?;
+/// let mut prepared = layer_norm.prepare(&device, &Bindings::of(&input, &output))?;
+/// prepared.set_rows(2)?;
+///
+/// let mut encoder = device.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+/// prepared.encode(&mut encoder);
+/// device.queue().submit([encoder.finish()]);
+/// let signs: Vec<f32> = output.download()?.values().iter().map(|y| y.round()).collect();
+/// assert_eq!(signs, [-1.0, 1.0, 1.0, -1.0, 0.0, 0.0]);
+/// # Ok::<(), gpu_layer_norm::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct PreparedPlan {
     device: GpuDevice,

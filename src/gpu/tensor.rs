@@ -7,6 +7,16 @@ use crate::tensor::element_count;
 use crate::{Error, StorageType, Tensor};
 
 /// A tensor in the memory of a device.
+///
+/// ```
+/// use gpu_layer_norm::{GpuDevice, GpuTensor, StorageType, Tensor};
+///
+/// let device = GpuDevice::new()?;
+/// let tensor = GpuTensor::zeros_as(&device, [2, 3], StorageType::Bf16)?;
+/// tensor.write(&Tensor::from_f32([2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?)?;
+/// assert_eq!(*tensor.download()?.values(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+/// # Ok::<(), gpu_layer_norm::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct GpuTensor {
     device: GpuDevice,

@@ -140,6 +140,21 @@ impl From<StorageType> for Layout {
 }
 
 /// What is to be computed: `rows` rows of `width` elements, statistics of each row, and which tensors take part.
+///
+/// ```
+/// use gpu_layer_norm::kernel::{Affine, Layout, Problem, Role};
+/// use gpu_layer_norm::StorageType;
+///
+/// // 4096 rows of 768 elements, bf16 in and out, the output in place, all in a buffer that others use too.
+/// let rows = Layout { storage: StorageType::Bf16, offset: 1000, row_stride: Some(1024), buffer: Some(0) };
+/// let problem = Problem::new(4096, 768)?
+///     .affine(Affine::Weight)
+///     .tensor(Role::Input, rows)?
+///     .tensor(Role::Output, rows)?
+///     .tensor(Role::Rstd, StorageType::F32)?;
+/// assert_eq!(problem.tensors().count(), 4);
+/// # Ok::<(), gpu_layer_norm::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Problem {
     rows: u64,

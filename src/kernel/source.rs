@@ -203,7 +203,7 @@ impl Kernel {
         bindings
     }
 
-    /// The complete WGSL: a generated prelude (constants, then bindings and access to each tensor), one fragment for each
+    /// The complete WGSL, with one entry point [`ENTRY_POINT`]: a generated prelude (constants, then bindings and access to each tensor), one fragment for each
     /// axis of variation, and the entry file.
     pub fn wgsl(&self) -> String {
         let mut wgsl = self.directives();

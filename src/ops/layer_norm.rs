@@ -8,7 +8,7 @@ use crate::{Error, GpuDevice, GpuTensor, LayerNormConfig, Plan, PreparedPlan, Te
 ///
 /// There are no running statistics, so training and evaluation are the same.
 ///
-/// ```no_run
+/// ```
 /// use gpu_layer_norm::{GpuDevice, GpuLayerNorm, LayerNormConfig, Tensor};
 ///
 /// let device = GpuDevice::new()?;
@@ -120,7 +120,7 @@ impl GpuLayerNorm {
     /// # Errors
     /// As [`prepare`](Self::prepare).
     ///
-    /// ```no_run
+    /// ```
     /// use gpu_layer_norm::{Bindings, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Tensor};
     ///
     /// let device = GpuDevice::new()?;
@@ -129,7 +129,7 @@ impl GpuLayerNorm {
     /// let output = GpuTensor::zeros(&device, [128, 768])?;
     /// let (mean, rstd) = (GpuTensor::zeros(&device, [128])?, GpuTensor::zeros(&device, [128])?);
     /// layer_norm.forward_into(&device, &Bindings::of(&input, &output).mean(&mean).rstd(&rstd))?;
-    /// println!("{:?}", mean.download()?);
+    /// assert_eq!(*mean.download()?.values(), [0.5; 128]);
     /// # Ok::<(), gpu_layer_norm::Error>(())
     /// ```
     pub fn forward_into(&self, device: &GpuDevice, bindings: &Bindings) -> Result<(), Error> {
@@ -152,7 +152,7 @@ impl GpuLayerNorm {
     /// [`Error::DeviceTooSmall`], [`Error::Geometry`], [`Error::Strategy`]. And [`Error::OutOfMemory`],
     /// [`Error::DeviceLost`], and [`Error::Wgpu`] for a buffer that was destroyed or is another device's.
     ///
-    /// ```no_run
+    /// ```
     /// use gpu_layer_norm::{Bindings, GpuDevice, GpuLayerNorm, LayerNormConfig, Region, StorageType, wgpu};
     ///
     /// # fn frame(device: &GpuDevice, pool: &wgpu::Buffer) -> Result<(), gpu_layer_norm::Error> {
@@ -166,6 +166,15 @@ impl GpuLayerNorm {
     /// device.queue().submit([encoder.finish()]);
     /// # Ok(())
     /// # }
+    /// # let device = GpuDevice::new()?;
+    /// # let descriptor = wgpu::BufferDescriptor {
+    /// #     label: None,
+    /// #     size: 1 << 20,
+    /// #     usage: wgpu::BufferUsages::STORAGE,
+    /// #     mapped_at_creation: false,
+    /// # };
+    /// # frame(&device, &device.device().create_buffer(&descriptor))?;
+    /// # Ok::<(), gpu_layer_norm::Error>(())
     /// ```
     pub fn prepare(&self, device: &GpuDevice, bindings: &Bindings) -> Result<PreparedPlan, Error> {
         let (bindings, problem) = self.bind(device, bindings)?;

@@ -47,6 +47,8 @@ pub struct Sample {
     pub rstd: Option<Spot>,
     /// All in one buffer, or each in its own.
     pub pooled: bool,
+    /// As on a device whose bindings hold about so many rows.
+    pub chunk_rows: Option<usize>,
     /// Rows that the count in a buffer on the device asks for, if there is one.
     pub row_count: Option<u32>,
     pub seed: u64,
@@ -71,6 +73,7 @@ impl Default for Sample {
             mean: None,
             rstd: None,
             pooled: false,
+            chunk_rows: None,
             row_count: None,
             seed: 1,
         }
@@ -194,11 +197,18 @@ impl Sample {
     /// Runs it, and compares every byte of every buffer with what should be there.
     pub fn check(&self, device: &GpuDevice) -> Result<(), String> {
         let layer = GpuLayerNorm::new(device, &self.config()).map_err(|error| error.to_string())?;
+        let mut capabilities = *device.capabilities();
+        if let Some(rows) = self.chunk_rows {
+            let (placed, _) = self.place();
+            let stride = placed.iter().map(|tensor| tensor.byte(1, 0) - tensor.byte(0, 0)).max().unwrap_or(0);
+            let alignment = u64::from(capabilities.storage_offset_alignment.max(16));
+            capabilities.max_binding_bytes = (rows * stride) as u64 + alignment + 4;
+        }
         self.check_with(device, &layer, |problem| match self.strategy {
-            None => Plan::new(problem, device.capabilities()),
-            Some(strategy) => match Plan::with_strategy(problem, device.capabilities(), strategy) {
+            None => Plan::new(problem, &capabilities),
+            Some(strategy) => match Plan::with_strategy(problem, &capabilities, strategy) {
                 // Not every strategy can run everything.
-                Err(Error::Strategy { .. }) => Plan::new(problem, device.capabilities()),
+                Err(Error::Strategy { .. }) => Plan::new(problem, &capabilities),
                 decided => decided,
             },
         })
