@@ -22,6 +22,7 @@ struct Inner {
     pipelines: Mutex<Pipelines>,
     // The one kernel that no plan names.
     arguments: OnceLock<Pipeline>,
+    shader_checks: bool,
     // Why the device was lost, once it is. Only known of devices that this crate made.
     lost: Arc<OnceLock<String>>,
 }
@@ -219,9 +220,36 @@ impl GpuDevice {
         }
         let capabilities = capabilities(&info, device.features(), &limits);
         log::debug!("{} ({:?}): {capabilities:?}", info.name, info.backend);
-        let inner =
-            Inner { info, device, queue, capabilities, pipelines: Mutex::default(), arguments: OnceLock::new(), lost };
+        let inner = Inner {
+            info,
+            device,
+            queue,
+            capabilities,
+            pipelines: Mutex::default(),
+            arguments: OnceLock::new(),
+            shader_checks: false,
+            lost,
+        };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The same device and queue, on which wgpu's runtime checks of bounds and divisions stay in the kernels. They cost time and
+    /// find nothing but a bug of this crate, so they are otherwise left out. Tensors and layers of the one do not go with the
+    /// other.
+    #[must_use]
+    pub fn with_shader_checks(&self) -> Self {
+        let Inner { info, device, queue, capabilities, lost, .. } = &*self.inner;
+        let inner = Inner {
+            info: info.clone(),
+            device: device.clone(),
+            queue: queue.clone(),
+            capabilities: *capabilities,
+            pipelines: Mutex::default(),
+            arguments: OnceLock::new(),
+            shader_checks: true,
+            lost: Arc::clone(lost),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Name, backend and driver of the adapter.
@@ -256,6 +284,16 @@ impl GpuDevice {
 
     pub(crate) fn arguments(&self) -> &OnceLock<Pipeline> {
         &self.inner.arguments
+    }
+
+    pub(crate) fn shader_checks(&self) -> wgpu::ShaderRuntimeChecks {
+        if self.inner.shader_checks {
+            wgpu::ShaderRuntimeChecks::checked()
+        } else {
+            // Without this one SwiftShader computes wrong results where only some invocations of a subgroup take a second turn
+            // of a loop.
+            wgpu::ShaderRuntimeChecks { force_loop_bounding: true, ..wgpu::ShaderRuntimeChecks::unchecked() }
+        }
     }
 
     pub(crate) fn check_same(&self, other: &Self, what: &'static str) -> Result<(), Error> {

@@ -51,7 +51,16 @@ impl GpuDevice {
                 immediate_size: 0,
             });
             let source = wgpu::ShaderSource::Wgsl(Cow::Owned(wgsl));
-            let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
+            let descriptor = wgpu::ShaderModuleDescriptor { label, source };
+            // Safety: the kernels are this crate's own, and do nothing that the checks would prevent.
+            // - Bounds. A span index is below `params.spans` (`span_select` takes the least), a unit's below the span's units
+            //   (`in_span`), so an access is within the rows of the chunk, and those are within the bound part of every
+            //   buffer: the host has checked that (`Bindings::check`, `chunk`, and a test of every plan in
+            //   `tests/kernel.rs`). Nothing outside this crate can write the parameters or the partials; a row count on the
+            //   device can only lower them. Arrays in workgroup memory are indexed by local index, which is below their
+            //   length.
+            // - Division. Divisors are constants of at least 1, or counts of elements.
+            let module = unsafe { device.create_shader_module_trusted(descriptor, self.shader_checks()) };
             let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label,
                 layout: Some(&pipeline_layout),
