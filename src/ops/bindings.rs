@@ -177,9 +177,11 @@ impl Bindings {
             // Any buffer ends before 2^63.
             check_buffer("row count", &count.buffer, count.offset.min(1 << 63) + 4)?;
             for role in Role::ALL.into_iter().filter(|role| role.is_written()) {
+                if self.region(role).is_none_or(|region| region.buffer != count.buffer) {
+                    continue;
+                }
                 let bytes = problem.byte_range(role)?;
-                let shares = self.region(role).is_some_and(|region| region.buffer == count.buffer);
-                if shares && bytes.start < count.offset + 4 && count.offset < bytes.end {
+                if bytes.start < count.offset + 4 && count.offset < bytes.end {
                     return Err(Error::Overlap { written: role.name(), other: "row count" });
                 }
             }
