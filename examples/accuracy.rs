@@ -59,6 +59,10 @@ fn main() {
                     let output = layer.run(&device, &case.tensor().to_storage(storage)).expect("an output");
                     let excess = |(y, exact): (&f32, &f64)| {
                         let beyond = (f64::from(*y) - exact).abs() - error_bound(width) * scale(*exact);
+                        // max would pass over a NaN.
+                        if beyond.is_nan() {
+                            return f64::INFINITY;
+                        }
                         beyond.max(0.0) / unit_in_the_last_place(storage, *exact)
                     };
                     Some(output.values().iter().zip(&case.normalized).map(excess).fold(0.0, f64::max))

@@ -1,4 +1,4 @@
-use crate::kernel::{Affine, MAX_WIDTH, Normalization, Problem, Role, Strategy, Variance};
+use crate::kernel::{Affine, MAX_WIDTH, Normalization, Problem, Strategy, Variance};
 use crate::tensor::product;
 use crate::{Error, MAX_RANK, StorageType};
 
@@ -194,10 +194,8 @@ impl LayerNormConfig {
             .variance(self.variance)?
             .eps(self.eps)?
             .normalization(self.normalization)?;
-        for (role, present) in [(Role::Weight, self.affine.has_weight()), (Role::Bias, self.affine.has_bias())] {
-            if present {
-                problem = problem.tensor(role, self.parameter_storage)?;
-            }
+        for &role in self.affine.parameters() {
+            problem = problem.tensor(role, self.parameter_storage)?;
         }
         Ok(problem)
     }

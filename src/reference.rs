@@ -28,8 +28,7 @@ pub fn row_statistics(row: &[f32], eps: f64, unbiased: bool) -> RowStatistics {
     let mean = rough_mean + row.iter().map(|&x| f64::from(x) - rough_mean).sum::<f64>() / n;
     let sum_of_squares: f64 = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
     let variance = sum_of_squares / if unbiased { n - 1.0 } else { n };
-    let rstd = if variance + eps == 0.0 { 0.0 } else { 1.0 / (variance + eps).sqrt() };
-    RowStatistics { mean, rstd }
+    RowStatistics { mean, rstd: reciprocal_root(variance + eps) }
 }
 
 /// Layer normalization of `input`, rows of `width` elements one after another, by the formula
@@ -68,7 +67,11 @@ pub fn layer_norm(
 /// ```
 pub fn root_mean_square_rstd(row: &[f32], eps: f64) -> f64 {
     let mean_square = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / row.len() as f64;
-    if mean_square + eps == 0.0 { 0.0 } else { 1.0 / (mean_square + eps).sqrt() }
+    reciprocal_root(mean_square + eps)
+}
+
+fn reciprocal_root(x: f64) -> f64 {
+    if x == 0.0 { 0.0 } else { 1.0 / x.sqrt() }
 }
 
 /// RMS normalization of `input`, rows of `width` elements one after another, by the formula

@@ -335,7 +335,6 @@ fn kernels(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -
         access,
         reduction,
         normalization: problem.normalization_kind(),
-        affine: problem.affine_kind(),
         zero_centred_weight: problem.has_zero_centred_weight() && problem.affine_kind().has_weight(),
         slots: slots(problem)?,
         width: problem.width(),
@@ -349,7 +348,6 @@ fn kernels(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -
         let read = |role| kernel.slot(role).map(|slot| Slot { place: Place::Own, ..slot });
         let partial = Kernel {
             entry: Entry::Partial,
-            affine: super::Affine::None,
             zero_centred_weight: false,
             slots: Role::ALL.map(|role| if matches!(role, Role::Input | Role::Residual) { read(role) } else { None }),
             ..kernel

@@ -38,6 +38,15 @@ impl Affine {
     pub const fn has_bias(self) -> bool {
         matches!(self, Self::WeightAndBias)
     }
+
+    /// Its parameters.
+    pub const fn parameters(self) -> &'static [Role] {
+        match self {
+            Self::None => &[],
+            Self::Weight => &[Role::Weight],
+            Self::WeightAndBias => &[Role::Weight, Role::Bias],
+        }
+    }
 }
 
 /// What the sum of squared deviations is divided by.
@@ -204,9 +213,9 @@ impl Problem {
     /// With this affine map. A weight or bias that is new lies in a buffer of its own, as f32.
     #[must_use]
     pub fn affine(mut self, affine: Affine) -> Self {
-        for (role, present) in [(Role::Weight, affine.has_weight()), (Role::Bias, affine.has_bias())] {
+        for role in [Role::Weight, Role::Bias] {
             let layout = &mut self.layouts[role as usize];
-            *layout = present.then(|| layout.unwrap_or_default());
+            *layout = affine.parameters().contains(&role).then(|| layout.unwrap_or_default());
         }
         Self { affine, ..self }
     }
@@ -262,20 +271,6 @@ impl Problem {
         self.layouts[role as usize] = Some(layout);
         self.byte_range(role)?;
         self.without_contradiction()
-    }
-
-    /// With the same tensors, and fewer or more rows.
-    ///
-    /// # Errors
-    /// [`Error::Size`], [`Error::Offset`] if a tensor would end past what 64 bits can count.
-    pub fn with_rows(self, rows: u64) -> Result<Self, Error> {
-        let problem = Self { rows, ..self };
-        for role in Role::ALL {
-            if problem.layout(role).is_some() {
-                problem.byte_range(role)?;
-            }
-        }
-        Ok(problem)
     }
 
     fn without_contradiction(self) -> Result<Self, Error> {

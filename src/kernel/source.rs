@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use super::{Affine, Dialect, Normalization, Role};
+use super::{Dialect, Normalization, Role};
 use crate::tensor::StorageType;
 
 /// Name of the entry point of every kernel.
@@ -128,8 +128,6 @@ pub struct Kernel {
     pub reduction: Reduction,
     /// The normalization.
     pub normalization: Normalization,
-    /// The affine map.
-    pub affine: Affine,
     /// Whether the weight is stored as its difference from 1.
     pub zero_centred_weight: bool,
     /// The tensors, by role.
@@ -379,10 +377,11 @@ impl Kernel {
             Normalization::LayerNorm => include_str!("../../shaders/measure/layer_norm.wgsl"),
             Normalization::RmsNorm => include_str!("../../shaders/measure/rms_norm.wgsl"),
         };
-        let affine = match self.affine {
-            Affine::None => include_str!("../../shaders/affine/none.wgsl"),
-            Affine::Weight => include_str!("../../shaders/affine/weight.wgsl"),
-            Affine::WeightAndBias => include_str!("../../shaders/affine/weight_bias.wgsl"),
+        // There is no bias without a weight.
+        let affine = match (self.slot(Role::Weight), self.slot(Role::Bias)) {
+            (None, _) => include_str!("../../shaders/affine/none.wgsl"),
+            (Some(_), None) => include_str!("../../shaders/affine/weight.wgsl"),
+            (Some(_), Some(_)) => include_str!("../../shaders/affine/weight_bias.wgsl"),
         };
         let mut fragments = vec![include_str!("../../shaders/params.wgsl"), unit];
         for (storage, fragment) in [

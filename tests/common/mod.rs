@@ -8,7 +8,7 @@ use std::fmt;
 use gpu_layer_norm::kernel::{Access, Geometry, Kernel, Problem, Reduction};
 use gpu_layer_norm::{
     Affine, Bindings, Capabilities, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Normalization, Plan,
-    Strategy, Tensor, Variance, reference, wgpu,
+    PreparedPlan, Strategy, Tensor, Variance, reference, wgpu,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -45,6 +45,13 @@ pub fn devices() -> (Named<GpuDevice>, Named<Error>) {
         }
     }
     (devices, unusable)
+}
+
+/// Records an operation, and submits it.
+pub fn submit(device: &GpuDevice, prepared: &PreparedPlan) {
+    let mut encoder = device.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    prepared.encode(&mut encoder);
+    device.queue().submit([encoder.finish()]);
 }
 
 /// Elements that one case may have on this adapter: some are slow.
@@ -177,9 +184,7 @@ impl Case {
         let input = GpuTensor::upload(device, &self.tensor())?;
         let output = GpuTensor::zeros(device, input.shape())?;
         let prepared = layer.prepare_plan(device, plan, &Bindings::of(&input, &output))?;
-        let mut encoder = device.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        prepared.encode(&mut encoder);
-        device.queue().submit([encoder.finish()]);
+        submit(device, &prepared);
         Ok(output.download()?.into_values())
     }
 

@@ -10,7 +10,7 @@ use gpu_layer_norm::{
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::{Data, error_bound, normalize, scale};
+use super::{Data, error_bound, normalize, scale, submit};
 
 /// Where a tensor lies: so many elements are left free before it, and so many between two rows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -175,10 +175,8 @@ impl Sample {
                 put(role, spot);
             }
         }
-        for (role, present) in [(Role::Weight, self.affine.has_weight()), (Role::Bias, self.affine.has_bias())] {
-            if present {
-                put(role, self.parameters);
-            }
+        for &role in self.affine.parameters() {
+            put(role, self.parameters);
         }
         for (role, target) in [(Role::Output, Some(self.output)), (Role::Sum, self.sum)] {
             if let Some(Target::Own(spot)) = target {
@@ -267,9 +265,7 @@ impl Sample {
         let plan = plan(&problem).map_err(|error| error.to_string())?;
         let what = plan.to_string();
         let prepared = layer.prepare_plan(device, plan, &bindings).map_err(|error| format!("{what}: {error}"))?;
-        let mut encoder = device.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        prepared.encode(&mut encoder);
-        device.queue().submit([encoder.finish()]);
+        submit(device, &prepared);
         let after: Vec<Vec<u8>> = buffers.iter().map(|buffer| download(device, buffer)).collect();
         self.compare(&placed, rows, before, &after).map_err(|error| format!("{what}: {error}"))
     }
