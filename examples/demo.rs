@@ -8,10 +8,10 @@ mod measure;
 use std::error::Error;
 
 use gpu_layer_norm::{
-    Affine, GpuDevice, GpuLayerNorm, LayerNormConfig, NormalizedShape, Tensor, Variance, reference, wgpu,
+    Affine, GpuDevice, GpuLayerNorm, LayerNormConfig, NormalizedShape, StorageType, Tensor, Variance, reference, wgpu,
 };
 use lexopt::prelude::*;
-use measure::{Bench, Stopwatch, gigabytes_per_second, largest_difference};
+use measure::{Bench, Case, Operation, Pool, Stopwatch, gigabytes_per_second, largest_difference};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_distr::StandardNormal;
@@ -157,13 +157,15 @@ fn large(device: &GpuDevice) -> Result<(), Box<dyn Error>> {
     // 256 MiB on a GPU, 16 MiB on a processor, or what the device can bind.
     let wanted: u64 = if device.adapter_info().device_type == wgpu::DeviceType::Cpu { 16 << 20 } else { 256 << 20 };
     let rows = (wanted.min(device.capabilities().max_binding_bytes) / 4096) as usize;
-    let bench = Bench::new(device, rows, 1024)?;
+    let case = Case { operation: Operation::Plain, storage: StorageType::F32, rows, width: 1024 };
+    let bench = Bench::new(&mut Pool::new(device, case.elements()), case, false)?;
     let stopwatch = Stopwatch::new(device);
-    let (time, copy) = bench.compare(&stopwatch, 21)?;
-    println!("\n{}", bench.layer_norm.plan());
+    let (times, copy) = bench.compare(&stopwatch, 21)?;
+    let time = times[0];
+    println!("\n{}", bench.pick());
     println!("  largest difference from the reference {:.1e}", bench.largest_error);
     for (what, time) in [("layer norm", time), ("copy", copy)] {
-        let speed = gigabytes_per_second(bench.bytes(), time);
+        let speed = gigabytes_per_second(case.bytes(), time);
         println!("  {what:<10}  {:>8.3} ms  {speed:>7.1} GB/s", time.as_secs_f64() * 1e3);
     }
     println!(

@@ -37,6 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             wgpu::DeviceType::Cpu => AdapterClass::Cpu,
             wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => AdapterClass::Other,
         },
+        cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
         max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,

@@ -108,7 +108,7 @@ fn merge() -> Moments {
             kept = Moments(merged.shift, merged.correction, merged.variance, power_of_two(exponent));
         }
         suspect = merged.rescued || moments_suspect(merged.squares, merged.variance);
-        if again || !workgroup_any(suspect) {
+        if again || workgroup_or(u32(suspect)) == 0u {
             break;
         }
         again = true;
@@ -123,5 +123,7 @@ fn main(@builtin(workgroup_id) workgroup_id: vec3<u32>, @builtin(local_invocatio
         return;
     }
     reduce_begin(local_index);
-    span_normalize(merge());
+    span_enter(0u);
+    span_measured(merge());
+    span_normalize();
 }

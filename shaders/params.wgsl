@@ -42,4 +42,7 @@ struct Params {
     padding_2: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> bound_params: Params;
+
+// Read once: llvmpipe would read from a binding each time, and once for each lane.
+var<private> params: Params;

@@ -10,6 +10,7 @@ fn main(@builtin(workgroup_id) workgroup_id: vec3<u32>, @builtin(local_invocatio
         return;
     }
     reduce_begin(local_index);
+    span_enter(0u);
     span_read();
     let moments = measure();
     if span_owned && lane == 0u {

@@ -11,6 +11,15 @@ fn main(@builtin(workgroup_id) workgroup_id: vec3<u32>, @builtin(local_invocatio
         return;
     }
     reduce_begin(local_index);
-    span_read();
-    span_normalize(measure());
+    var index = 0u;
+    loop {
+        span_enter(index);
+        span_read();
+        span_measured(measure());
+        index++;
+        if index >= SPANS_PER_LANE {
+            break;
+        }
+    }
+    span_normalize();
 }

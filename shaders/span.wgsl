@@ -13,28 +13,37 @@ const EVEN: bool = WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % (LANES * STEP)
 
 // Which of the LANES invocations this one is.
 var<private> lane: u32;
+// The first of the spans that this invocation works on, and which of them is at hand.
+var<private> first_span: u32;
+var<private> slot: u32;
 // The span's row within the dispatch.
 var<private> row: u32;
 // Where the span begins within its row, and its length, both in units.
 var<private> span_begin: u32;
 var<private> span_units: u32;
-// False in the invocations that only fill up the last workgroup: they repeat the last span and write nothing.
+// False in spans that only fill up the last workgroup: they repeat the last span and write nothing.
 var<private> span_owned: bool;
 
 // False where the whole workgroup has nothing to do; uniform over the workgroup.
 fn span_select(workgroup_id: vec3<u32>, local_index: u32) -> bool {
+    params = bound_params;
     let workgroup = workgroup_id.y * params.workgroups_x + workgroup_id.x;
     if workgroup >= params.workgroups {
         return false;
     }
-    let index = workgroup * SPANS_PER_WORKGROUP + local_index / LANES;
-    let span = min(index, params.spans - 1u);
-    span_owned = index < params.spans;
     lane = local_index % LANES;
+    first_span = workgroup * SPANS_PER_WORKGROUP + local_index / LANES * SPANS_PER_LANE;
+    return true;
+}
+
+// Turns to one of the spans of this invocation.
+fn span_enter(index: u32) {
+    slot = index;
+    let span = min(first_span + index, params.spans - 1u);
+    span_owned = first_span + index < params.spans;
     row = span / SEGMENTS;
     span_begin = (span % SEGMENTS) * SEGMENT_UNITS;
     span_units = min(SEGMENT_UNITS, ROW_UNITS - span_begin);
-    return true;
 }
 
 // The unit's index within the span.

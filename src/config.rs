@@ -60,6 +60,7 @@ pub struct LayerNormConfig {
     parameter_storage: StorageType,
     output_storage: Option<StorageType>,
     strategy: Option<Strategy>,
+    expected_input: Option<(u64, StorageType)>,
 }
 
 impl LayerNormConfig {
@@ -75,6 +76,7 @@ impl LayerNormConfig {
             parameter_storage: StorageType::default(),
             output_storage: None,
             strategy: None,
+            expected_input: None,
         }
     }
 
@@ -126,6 +128,13 @@ impl LayerNormConfig {
         Self { strategy: Some(strategy), ..self }
     }
 
+    /// The input to expect: the pipelines for such ones are made with the layer, those for others when they are first needed.
+    /// Default: so many rows of f32 that they fill the device. With 0 rows none is made with the layer.
+    #[must_use]
+    pub fn expect_input(self, rows: u64, storage: StorageType) -> Self {
+        Self { expected_input: Some((rows, storage)), ..self }
+    }
+
     /// The trailing dimensions.
     pub fn normalized_shape(&self) -> &[usize] {
         self.normalized_shape.dimensions()
@@ -169,6 +178,11 @@ impl LayerNormConfig {
     /// The forced strategy.
     pub fn forced_strategy(&self) -> Option<Strategy> {
         self.strategy
+    }
+
+    /// Rows and storage type of the input to expect; `None` for the default.
+    pub fn expected_input(&self) -> Option<(u64, StorageType)> {
+        self.expected_input
     }
 
     /// The problem that this layer poses for so many rows of f32. [`Problem::tensor`] says where tensors lie.

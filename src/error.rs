@@ -217,6 +217,14 @@ pub enum Error {
         /// What it overlaps.
         other: &'static str,
     },
+    /// A file of tunings that cannot be read or written.
+    #[error("the tunings in {path}: {reason}")]
+    TuningFile {
+        /// The file.
+        path: String,
+        /// What the system says.
+        reason: String,
+    },
     /// Tensors of one buffer whose bound parts overlap, in a browser, which refuses that where one of them is written, even
     /// where no element is in both.
     #[error(

@@ -12,7 +12,7 @@ mod tensor;
 
 pub use config::{LayerNormConfig, NormalizedShape};
 pub use error::Error;
-pub use gpu::{GpuDevice, GpuDeviceBuilder, GpuTensor, PreparedPlan, Region};
+pub use gpu::{GpuDevice, GpuDeviceBuilder, GpuTensor, PreparedPlan, Region, Tuning};
 /// The `half` that this crate is built on, for f16 and bf16 tensors.
 pub use half;
 pub use kernel::{Affine, Capabilities, Normalization, Plan, Strategy, Variance};

@@ -142,15 +142,122 @@ fn a_prepared_operation_sees_parameters_set_later() {
 fn a_second_layer_of_the_same_variant_compiles_nothing() {
     let device = device();
     let config = LayerNormConfig::new(24);
-    let first = GpuLayerNorm::new(&device, &config).expect("a layer");
-    first.run(&device, &ramp([40, 24])).expect("an output");
+    GpuLayerNorm::new(&device, &config).expect("a layer");
     let compiled = device.pipeline_count();
     let second = GpuLayerNorm::new(&device, &config.clone().eps(0.5)).expect("a layer");
-    second.run(&device, &ramp([70, 24])).expect("an output");
     assert_eq!(device.pipeline_count(), compiled);
-    let other = GpuLayerNorm::new(&device, &config.affine(Affine::Weight)).expect("a layer");
-    other.run(&device, &ramp([40, 24])).expect("an output");
+    // As many rows as fill a device of up to 1024 cores.
+    second.run(&device, &ramp([1 << 17, 24])).expect("an output");
+    assert_eq!(device.pipeline_count(), compiled);
+    GpuLayerNorm::new(&device, &config.affine(Affine::Weight)).expect("a layer");
     assert!(device.pipeline_count() > compiled);
+}
+
+#[test]
+fn pipelines_are_made_with_the_layer_for_the_input_it_is_to_expect() {
+    let device = device();
+    for (rows, storage) in [(1, StorageType::F32), (7, StorageType::Bf16), (300, StorageType::F16)] {
+        let config = LayerNormConfig::new(20).expect_input(rows, storage);
+        assert_eq!(config.expected_input(), Some((rows, storage)));
+        let before = device.pipeline_count();
+        let layer = GpuLayerNorm::new(&device, &config).expect("a layer");
+        let compiled = device.pipeline_count();
+        assert!(compiled > before, "{rows} rows of {storage}");
+        let input = ramp([rows as usize, 20]).to_storage(storage);
+        layer.run(&device, &input).expect("an output");
+        assert_eq!(device.pipeline_count(), compiled, "{rows} rows of {storage}");
+    }
+    let compiled = device.pipeline_count();
+    let none = LayerNormConfig::new(21).expect_input(0, StorageType::F32);
+    let layer = GpuLayerNorm::new(&device, &none).expect("a layer");
+    assert_eq!(device.pipeline_count(), compiled);
+    layer.run(&device, &ramp([2, 21])).expect("an output");
+    assert!(device.pipeline_count() > compiled);
+    let too_many = LayerNormConfig::new(1 << 20).expect_input(1 << 40, StorageType::F32);
+    assert!(matches!(GpuLayerNorm::new(&device, &too_many).map(|_| ()), Err(Error::BufferSize { .. })));
+}
+
+#[test]
+fn tuning_finds_a_plan_that_later_layers_take_and_a_file_keeps() {
+    let device = device();
+    let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(96)).expect("a layer");
+    let input = GpuTensor::upload(&device, &ramp([300, 96])).expect("an upload");
+    let output = GpuTensor::zeros(&device, [300, 96]).expect("a tensor");
+    let bindings = Bindings::of(&input, &output);
+    let pick = layer.prepare(&device, &bindings).expect("an operation").plan().clone();
+
+    let tuning = layer.tune(&device, &bindings).expect("a tuning");
+    assert!(tuning.measured.len() > 3, "{tuning:?}");
+    assert!(tuning.measured.iter().any(|(plan, _)| *plan == pick), "the planner's pick is measured too");
+    assert!(tuning.measured.iter().all(|(_, time)| !time.is_zero()));
+    assert_eq!(output.download().expect("an output"), tensor([300, 96], vec![0.0; 300 * 96]), "on buffers of its own");
+
+    // Whatever was the fastest: here it is made one that no planner would pick.
+    let other: Geometry = "Reread Lane 1 1 3 0".parse().expect("a geometry");
+    let text = device.tunings_text();
+    let found = tuning.best().geometry().to_string();
+    assert!(text.contains(&found), "{text}");
+    let changed = text.replace(&found, &other.to_string());
+    assert_eq!(device.load_tunings_text(&changed), 1);
+    let tuned = layer.prepare(&device, &bindings).expect("an operation");
+    assert_eq!(*tuned.plan().geometry(), other);
+    // The same for as many rows to the next power of two, and for no other width, type or number.
+    let geometry = |config: &LayerNormConfig, rows: usize, storage| {
+        let layer = GpuLayerNorm::new(&device, &config.clone().expect_input(0, storage)).expect("a layer");
+        let width = config.normalized_shape()[0];
+        let input = GpuTensor::zeros_as(&device, [rows, width], storage).expect("a tensor");
+        let output = GpuTensor::zeros_as(&device, [rows, width], storage).expect("a tensor");
+        *layer.prepare(&device, &Bindings::of(&input, &output)).expect("an operation").plan().geometry()
+    };
+    let config = LayerNormConfig::new(96).eps(0.25);
+    assert_eq!(geometry(&config, 511, StorageType::F32), other);
+    assert_ne!(geometry(&config, 513, StorageType::F32), other);
+    assert_ne!(geometry(&config, 300, StorageType::F16), other);
+    assert_ne!(geometry(&LayerNormConfig::new(100), 300, StorageType::F32), other);
+    assert_ne!(geometry(&LayerNormConfig::rms(96), 300, StorageType::F32), other);
+
+    let path = std::env::temp_dir().join(format!("gpu-layer-norm-tunings-{}", std::process::id()));
+    device.save_tunings(&path).expect("written");
+    let fresh = GpuDevice::new().expect("a device");
+    assert_eq!(fresh.load_tunings(&path), Ok(1));
+    assert_eq!(fresh.tunings_text(), changed);
+    // Of another driver, and what is none at all.
+    let foreign = changed.replacen('\n', " 2\n", 1);
+    assert_eq!(fresh.load_tunings_text(&foreign), 0);
+    assert_eq!(fresh.load_tunings_text(&format!("{changed}no tuning\nrows: Held Lane 1 1\n")), 1);
+    std::fs::remove_file(&path).expect("removed");
+    assert_eq!(fresh.load_tunings(&path), Ok(0));
+    let folder = std::env::temp_dir();
+    assert!(matches!(fresh.load_tunings(&folder), Err(Error::TuningFile { .. })));
+    assert!(matches!(fresh.save_tunings(&folder), Err(Error::TuningFile { .. })));
+
+    // In place, and several tensors in one buffer.
+    let rows = Region::from(&input);
+    layer.tune(&device, &Bindings::new(300, rows.clone(), rows)).expect("a tuning");
+    // A forced strategy stays.
+    let split = LayerNormConfig::new(96).strategy(Strategy::Split);
+    let split = GpuLayerNorm::new(&device, &split).expect("a layer");
+    let tuning = split.tune(&device, &bindings).expect("a tuning");
+    assert!(tuning.measured.iter().all(|(plan, _)| plan.strategy() == Strategy::Split), "{tuning:?}");
+}
+
+#[test]
+fn compiled_pipelines_can_be_kept() {
+    let device = device();
+    let run = |device: &GpuDevice| {
+        let layer = GpuLayerNorm::new(device, &LayerNormConfig::new(52)).expect("a layer");
+        layer.run(device, &ramp([3, 52])).expect("an output")
+    };
+    let expected = run(&device);
+    let Some(data) = device.pipeline_cache_data() else {
+        assert!(!device.device().features().contains(wgpu::Features::PIPELINE_CACHE));
+        return;
+    };
+    assert!(!data.is_empty());
+    let builder = GpuDevice::builder();
+    // Safety: it is what the device gave.
+    let again = unsafe { builder.pipeline_cache_data(data) }.build().expect("a device");
+    assert_eq!(run(&again), expected);
 }
 
 /// Each refused config, with the error that says why; after each the device still works.
@@ -464,6 +571,7 @@ fn strategies_and_geometries_that_cannot_run_are_refused() {
         access: Access::Reread,
         reduction: Reduction::Workgroup,
         lanes: 1 << 15,
+        spans_per_lane: 1,
         spans_per_workgroup: 1,
         segment_width: None,
     };

@@ -5,7 +5,7 @@ mod common;
 use common::{AFFINES, STRATEGIES};
 use gpu_layer_norm::kernel::{
     Access, AdapterClass, Capabilities, Dialect, Geometry, Layout, MAX_TURNS, MAX_WIDTH, Place, Plan, Problem,
-    Reduction, Role, SubgroupSizes, Unit,
+    Reduction, Role, SubgroupSizes, Tunings, Unit,
 };
 use gpu_layer_norm::{Affine, Error, LayerNormConfig, Normalization, StorageType, Variance, kernel};
 use proptest::prelude::*;
@@ -37,6 +37,7 @@ fn any_capabilities() -> impl proptest::strategy::Strategy<Value = Capabilities>
         |(class, subgroups, invocations, buffers, log)| Capabilities {
             class,
             subgroups,
+            cores: invocations / 128,
             max_invocations_per_workgroup: invocations,
             max_storage_buffers: buffers,
             max_binding_bytes: (1 << log) - 1,
@@ -220,12 +221,13 @@ proptest! {
             Just(Reduction::Workgroup)
         ],
         lanes in prop_oneof![any::<u32>(), (0_u32..=11).prop_map(|log| 1 << log)],
+        spans_per_lane in prop_oneof![Just(1_u32), 0_u32..=5],
         spans_per_workgroup in prop_oneof![any::<u32>(), 0_u32..=64],
         segment_width in prop_oneof![Just(None), any::<u32>().prop_map(Some), (1_u32..=64).prop_map(|n| Some(n * 256))],
     ) {
         let problem = Problem::new(rows, width)?;
         let access = if held { Access::Held } else { Access::Reread };
-        let geometry = Geometry { access, reduction, lanes, spans_per_workgroup, segment_width };
+        let geometry = Geometry { access, reduction, lanes, spans_per_lane, spans_per_workgroup, segment_width };
         match Plan::with_geometry(&problem, &capabilities, geometry) {
             Ok(plan) => check(&plan, &capabilities),
             Err(Error::Geometry { reason }) => prop_assert!(!reason.is_empty()),
@@ -414,7 +416,7 @@ fn a_device_without_subgroups_gets_kernels_without_them() {
 #[test]
 fn rows_past_one_dimension_of_a_dispatch_take_a_second() {
     let capabilities = Capabilities { class: AdapterClass::Cpu, ..large_baseline() };
-    let problem = Problem::new(8 * 65_535 * 2 + 1, 16).expect("a valid problem");
+    let problem = Problem::new(64 * 65_535 * 2 + 1, 1).expect("a valid problem");
     let plan = Plan::new(&problem, &capabilities).expect("a plan");
     assert_eq!(plan.chunks().len(), 1);
     let [x, y, _] = plan.chunks()[0].dispatches[0].workgroups;
@@ -492,11 +494,69 @@ fn capabilities_that_no_device_has_are_errors_at_worst() {
         access: Access::Reread,
         reduction: Reduction::Workgroup,
         lanes: 1 << 30,
+        spans_per_lane: 1,
         spans_per_workgroup: 1,
         segment_width: Some(64),
     };
     assert!(matches!(Plan::with_geometry(&problem, &all, geometry), Err(Error::Geometry { .. })));
     check(&Plan::new(&problem, &all).expect("a plan"), &all);
+}
+
+#[test]
+fn candidates_begin_with_the_pick_and_all_run() {
+    for class in [AdapterClass::Cpu, AdapterClass::Discrete] {
+        for subgroups in [None, Some(SubgroupSizes { min: 8, max: 8 }), Some(SubgroupSizes { min: 32, max: 32 })] {
+            let capabilities = Capabilities { class, subgroups, cores: 4, ..large_baseline() };
+            for (rows, width) in [(1, 1), (4, 768), (10_000, 64), (3, 1_000_003), (5000, 4096), (0, 7)] {
+                let problem = Problem::new(rows, width).expect("a valid problem");
+                let candidates = Plan::candidates(&problem, &capabilities).expect("plans");
+                assert_eq!(Some(&candidates[0]), Plan::new(&problem, &capabilities).ok().as_ref());
+                assert!(candidates.len() > 1, "{rows} × {width} has no choice on a {class:?} with {subgroups:?}");
+                for (i, plan) in candidates.iter().enumerate() {
+                    check(plan, &capabilities);
+                    assert!(!candidates[..i].contains(plan), "{plan} stands twice");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn geometries_are_read_as_they_are_written() {
+    for capabilities in [large_baseline(), Capabilities { class: AdapterClass::Cpu, ..large_baseline() }] {
+        let problem = Problem::new(40, 70_000).expect("a valid problem");
+        for plan in Plan::candidates(&problem, &capabilities).expect("plans") {
+            assert_eq!(plan.geometry().to_string().parse(), Ok(*plan.geometry()));
+        }
+    }
+    for text in ["", "Held", "Held Lane 1 1 1", "Held Lane 1 1 1 0 0", "Held Lane 1 -1 1 0", "held Lane 1 1 1 0"] {
+        assert!(matches!(text.parse::<Geometry>(), Err(Error::Geometry { .. })), "{text}");
+    }
+}
+
+#[test]
+fn tunings_are_kept_by_task_and_read_by_the_same_adapter_only() {
+    let problem = |rows, width| Problem::new(rows, width).expect("a valid problem");
+    let geometry: Geometry = "Reread Lane 1 4 64 0".parse().expect("a geometry");
+    let mut tunings = Tunings::new("an adapter\nwith two lines");
+    assert!(tunings.is_empty() && tunings.get(&problem(100, 768)).is_none());
+    tunings.insert(&problem(100, 768), geometry);
+    tunings.insert(&problem(128, 768), geometry);
+    assert_eq!(tunings.len(), 1, "the same to the next power of two");
+    for (rows, width, found) in [(65, 768, true), (64, 768, false), (129, 768, false), (100, 769, false)] {
+        assert_eq!(tunings.get(&problem(rows, width)).is_some(), found, "{rows} × {width}");
+    }
+    let shifted = problem(100, 768).tensor(Role::Input, Layout { offset: 1, ..Layout::default() });
+    assert!(tunings.get(&shifted.expect("a valid problem")).is_none(), "vectors do not fit there");
+    // What does not bear on speed.
+    assert!(tunings.get(&problem(100, 768).eps(0.5).expect("a valid problem")).is_some());
+
+    let text = tunings.to_string();
+    let mut same = Tunings::new("an adapter\nwith two lines");
+    assert_eq!((same.read(&text), &same), (1, &tunings));
+    let mut another = Tunings::new("another adapter");
+    assert_eq!((another.read(&text), another.is_empty()), (0, true));
+    assert_eq!(another.read(""), 0);
 }
 
 #[test]

@@ -1,5 +1,13 @@
 // y = x̂
 
-fn affine(normalized: Unit, position: u32) -> Unit {
+struct Parameters {
+    none: u32,
+}
+
+fn parameters_at(position: u32) -> Parameters {
+    return Parameters();
+}
+
+fn affine(normalized: Unit, parameters: Parameters) -> Unit {
     return normalized;
 }

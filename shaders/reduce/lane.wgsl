@@ -8,8 +8,8 @@ fn span_max(value: u32) -> u32 {
     return value;
 }
 
-fn workgroup_any(value: bool) -> bool {
-    return value;
+fn workgroup_or(bits: u32) -> u32 {
+    return bits;
 }
 
 fn reduce_begin(local_index: u32) {}

@@ -20,9 +20,9 @@ fn span_max(value: u32) -> u32 {
     return largest;
 }
 
-// True in all invocations that must go on together, if it is true in any of them.
-fn workgroup_any(value: bool) -> bool {
-    return subgroupAny(value);
+// The bits of all invocations that must go on together.
+fn workgroup_or(bits: u32) -> u32 {
+    return subgroupOr(bits);
 }
 
 fn reduce_begin(local_index: u32) {}

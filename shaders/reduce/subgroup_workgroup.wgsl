@@ -45,9 +45,9 @@ fn span_max(value: u32) -> u32 {
 }
 
 // The same value goes in from every invocation; what comes out is uniform in the compiler's eyes too.
-fn workgroup_any(value: bool) -> bool {
+fn workgroup_or(bits: u32) -> u32 {
     if reduce_index == 0u {
-        raised = u32(value);
+        raised = bits;
     }
-    return workgroupUniformLoad(&raised) != 0u;
+    return workgroupUniformLoad(&raised);
 }

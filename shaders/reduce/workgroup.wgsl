@@ -5,13 +5,16 @@
 
 var<workgroup> sums: array<vec2<f32>, WORKGROUP_SIZE>;
 var<workgroup> maxima: array<u32, WORKGROUP_SIZE>;
-// Workgroup memory begins as zero.
 var<workgroup> votes: atomic<u32>;
 var<workgroup> raised: u32;
 var<private> reduce_index: u32;
 
 fn reduce_begin(local_index: u32) {
     reduce_index = local_index;
+    // Seen by all after the barriers of the first sum, before anyone votes.
+    if local_index == 0u {
+        atomicStore(&votes, 0u);
+    }
 }
 
 fn span_sum(value: vec2<f32>) -> vec2<f32> {
@@ -45,15 +48,14 @@ fn span_max(value: u32) -> u32 {
     return largest;
 }
 
-// True in the whole workgroup if it is true in any invocation. Votes are never withdrawn: a kernel may call
-// this again only where a vote once cast should stand.
-fn workgroup_any(value: bool) -> bool {
-    if value {
-        atomicOr(&votes, 1u);
+// The bits of all invocations of the workgroup. Precondition: a sum was taken before.
+fn workgroup_or(bits: u32) -> u32 {
+    if bits != 0u {
+        atomicOr(&votes, bits);
     }
     workgroupBarrier();
     if reduce_index == 0u {
-        raised = atomicLoad(&votes);
+        raised = atomicExchange(&votes, 0u);
     }
-    return workgroupUniformLoad(&raised) != 0u;
+    return workgroupUniformLoad(&raised);
 }

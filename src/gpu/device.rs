@@ -3,9 +3,9 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::pipelines::{Pipeline, Pipelines};
+use super::pipelines::Pipelines;
 use crate::Error;
-use crate::kernel::{AdapterClass, Capabilities, Dialect, SubgroupSizes};
+use crate::kernel::{AdapterClass, Capabilities, Dialect, SubgroupSizes, Tunings};
 
 /// An adapter's device and queue, with the compiled pipelines that go with them. Clones share all of it; tensors and
 /// layers go with the `GpuDevice` that they were made on and its clones.
@@ -20,8 +20,9 @@ struct Inner {
     queue: wgpu::Queue,
     capabilities: Capabilities,
     pipelines: Mutex<Pipelines>,
-    // The one kernel that no plan names.
-    arguments: OnceLock<Pipeline>,
+    // The driver's own, where it has one.
+    pipeline_cache: Option<wgpu::PipelineCache>,
+    tunings: Mutex<Tunings>,
     shader_checks: bool,
     // Why the device was lost, once it is. Only known of devices that this crate made.
     lost: Arc<OnceLock<String>>,
@@ -41,6 +42,7 @@ pub struct GpuDeviceBuilder {
     backends: wgpu::Backends,
     adapter_name: Option<String>,
     power_preference: wgpu::PowerPreference,
+    pipeline_cache_data: Option<Vec<u8>>,
 }
 
 impl GpuDeviceBuilder {
@@ -60,6 +62,16 @@ impl GpuDeviceBuilder {
     #[must_use]
     pub fn power_preference(self, power_preference: wgpu::PowerPreference) -> Self {
         Self { power_preference, ..self }
+    }
+
+    /// Compiled pipelines of an earlier run, as [`GpuDevice::pipeline_cache_data`] gave them. Those of another adapter or driver
+    /// are not used; [`wgpu::util::pipeline_cache_key`] gives a file name that tells them apart.
+    ///
+    /// # Safety
+    /// The data must be what [`GpuDevice::pipeline_cache_data`] returned, unchanged: drivers may trust it.
+    #[must_use]
+    pub unsafe fn pipeline_cache_data(self, data: impl Into<Vec<u8>>) -> Self {
+        Self { pipeline_cache_data: Some(data.into()), ..self }
     }
 
     /// The adapters that match, best first.
@@ -87,7 +99,7 @@ impl GpuDeviceBuilder {
             let found = everything.adapters().await.iter().map(|adapter| adapter.get_info().name).collect();
             return Err(Error::NoAdapter { requested: self.to_string(), found });
         };
-        GpuDevice::from_adapter(&adapter).await
+        GpuDevice::request(&adapter, self.pipeline_cache_data.as_deref()).await
     }
 
     /// As [`build_async`](Self::build_async), waiting for it.
@@ -163,6 +175,7 @@ impl GpuDevice {
             backends: wgpu::Backends::all() - wgpu::Backends::NOOP,
             adapter_name: None,
             power_preference: wgpu::PowerPreference::HighPerformance,
+            pipeline_cache_data: None,
         }
     }
 
@@ -171,7 +184,11 @@ impl GpuDevice {
     /// # Errors
     /// [`Error::RequestDevice`], [`Error::DeviceTooSmall`].
     pub async fn from_adapter(adapter: &wgpu::Adapter) -> Result<Self, Error> {
-        let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+        Self::request(adapter, None).await
+    }
+
+    async fn request(adapter: &wgpu::Adapter, pipeline_cache_data: Option<&[u8]>) -> Result<Self, Error> {
+        let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("gpu-layer-norm"),
             required_features: adapter.features() & wanted,
@@ -188,7 +205,7 @@ impl GpuDevice {
             // A second loss tells nothing new.
             let _ = told.set(format!("{reason:?}: {message}"));
         });
-        Self::with_lost(adapter, device, queue, lost)
+        Self::with_lost(adapter, device, queue, lost, pipeline_cache_data)
     }
 
     /// A caller's own device and queue. Nothing of the caller's is changed: no callback is set, no limit is asked for; plans
@@ -197,7 +214,7 @@ impl GpuDevice {
     /// # Errors
     /// [`Error::DeviceTooSmall`] if the device cannot run compute shaders with two storage buffers.
     pub fn from_wgpu(adapter: wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Result<Self, Error> {
-        Self::with_lost(&adapter, device, queue, Arc::default())
+        Self::with_lost(&adapter, device, queue, Arc::default(), None)
     }
 
     fn with_lost(
@@ -205,6 +222,7 @@ impl GpuDevice {
         device: wgpu::Device,
         queue: wgpu::Queue,
         lost: Arc<OnceLock<String>>,
+        pipeline_cache_data: Option<&[u8]>,
     ) -> Result<Self, Error> {
         let info = adapter.get_info();
         let limits = device.limits();
@@ -220,16 +238,23 @@ impl GpuDevice {
         }
         let capabilities = capabilities(&info, device.features(), &limits);
         log::debug!("{} ({:?}): {capabilities:?}", info.name, info.backend);
-        let inner = Inner {
-            info,
-            device,
-            queue,
-            capabilities,
-            pipelines: Mutex::default(),
-            arguments: OnceLock::new(),
-            shader_checks: false,
-            lost,
-        };
+        let pipeline_cache = device.features().contains(wgpu::Features::PIPELINE_CACHE).then(|| {
+            let descriptor = wgpu::PipelineCacheDescriptor {
+                label: Some("layer norm"),
+                data: pipeline_cache_data,
+                // What is of no use here is passed over.
+                fallback: true,
+            };
+            // Safety: the data, if any, is what `GpuDeviceBuilder::pipeline_cache_data` was promised.
+            unsafe { device.create_pipeline_cache(&descriptor) }
+        });
+        let tunings = Mutex::new(Tunings::new(format_args!(
+            "{} {:?} {} {}",
+            info.name, info.backend, info.driver, info.driver_info
+        )));
+        let pipelines = Mutex::default();
+        let inner =
+            Inner { info, device, queue, capabilities, pipelines, pipeline_cache, tunings, shader_checks: false, lost };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -238,14 +263,15 @@ impl GpuDevice {
     /// other.
     #[must_use]
     pub fn with_shader_checks(&self) -> Self {
-        let Inner { info, device, queue, capabilities, lost, .. } = &*self.inner;
+        let Inner { info, device, queue, capabilities, pipeline_cache, lost, .. } = &*self.inner;
         let inner = Inner {
             info: info.clone(),
             device: device.clone(),
             queue: queue.clone(),
             capabilities: *capabilities,
             pipelines: Mutex::default(),
-            arguments: OnceLock::new(),
+            pipeline_cache: pipeline_cache.clone(),
+            tunings: Mutex::new(self.tunings().clone()),
             shader_checks: true,
             lost: Arc::clone(lost),
         };
@@ -272,6 +298,13 @@ impl GpuDevice {
         &self.inner.queue
     }
 
+    /// The pipelines compiled so far in the driver's own form, to be kept in a file and handed to
+    /// [`GpuDeviceBuilder::pipeline_cache_data`] in a later run. `None` where wgpu has no such cache: everywhere but on Vulkan, and
+    /// on a caller's device without [`wgpu::Features::PIPELINE_CACHE`]. Drivers often keep one themselves.
+    pub fn pipeline_cache_data(&self) -> Option<Vec<u8>> {
+        self.inner.pipeline_cache.as_ref()?.get_data()
+    }
+
     /// Number of pipelines compiled so far: one for each kernel variant that was needed.
     pub fn pipeline_count(&self) -> usize {
         self.pipelines().len()
@@ -282,8 +315,13 @@ impl GpuDevice {
         self.inner.pipelines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn arguments(&self) -> &OnceLock<Pipeline> {
-        &self.inner.arguments
+    pub(crate) fn tunings(&self) -> std::sync::MutexGuard<'_, Tunings> {
+        // As above.
+        self.inner.tunings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn pipeline_cache(&self) -> Option<&wgpu::PipelineCache> {
+        self.inner.pipeline_cache.as_ref()
     }
 
     pub(crate) fn shader_checks(&self) -> wgpu::ShaderRuntimeChecks {
@@ -422,6 +460,7 @@ fn capabilities(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgp
             wgpu::DeviceType::Cpu => AdapterClass::Cpu,
             wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => AdapterClass::Other,
         },
+        cores: std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
         subgroups: (subgroups.is_usable() && features.contains(wgpu::Features::SUBGROUP)).then_some(subgroups),
         dialect: if info.backend == wgpu::Backend::BrowserWebGpu { Dialect::Browser } else { Dialect::Naga },
         max_invocations_per_workgroup: limits

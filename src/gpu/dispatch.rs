@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 use super::GpuDevice;
-use super::pipelines::Pipeline;
+use super::pipelines::{Pipeline, Shader};
 use crate::Error;
 use crate::kernel::{BindingRole, Chunk, Dispatch, Params, Plan, Role};
 
@@ -78,7 +78,7 @@ impl PreparedPlan {
         row_count: Option<&RowCount>,
     ) -> Result<Self, Error> {
         let rows = plan.problem().rows();
-        let pipelines = plan.kernels().iter().map(|kernel| device.pipeline(kernel)).collect::<Result<Vec<_>, _>>()?;
+        let pipelines = device.compile(plan.kernels())?;
         let dispatches: Vec<_> = plan
             .chunks()
             .iter()
@@ -223,7 +223,7 @@ impl Arguments {
             u64::from(dispatches) * ARGUMENTS_BYTES,
             wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::INDIRECT,
         )?;
-        let Pipeline { pipeline, layout } = device.arguments_pipeline()?;
+        let Pipeline { pipeline, layout } = device.pipeline(Shader::Arguments)?;
         let bind_group = device.scoped("the binding of a row count", 0, |wgpu_device| {
             let entries = [
                 wgpu::BindGroupEntry { binding: 0, resource: control.as_entire_binding() },

@@ -5,6 +5,7 @@ mod dispatch;
 mod pipelines;
 mod region;
 mod tensor;
+mod tune;
 
 pub use device::{GpuDevice, GpuDeviceBuilder};
 pub use dispatch::PreparedPlan;
@@ -12,3 +13,4 @@ pub(crate) use dispatch::RowCount;
 pub use region::Region;
 pub(crate) use region::check_buffer;
 pub use tensor::GpuTensor;
+pub use tune::Tuning;

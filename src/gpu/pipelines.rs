@@ -5,8 +5,17 @@ use super::GpuDevice;
 use crate::Error;
 use crate::kernel::{ARGUMENTS_WGSL, BindingRole, ENTRY_POINT, Kernel, Params};
 
-/// Compiled kernels. The key is the whole variant, so two kernels that differ in anything never share a pipeline.
-pub(crate) type Pipelines = HashMap<Kernel, Pipeline>;
+/// Compiled shaders.
+pub(crate) type Pipelines = HashMap<Shader, Pipeline>;
+
+/// What is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Shader {
+    /// A kernel of a plan. The key is the whole variant, so two kernels that differ in anything never share a pipeline.
+    Kernel(Kernel),
+    /// What fits dispatches to a row count on the device.
+    Arguments,
+}
 
 /// A compiled kernel and the layout of its bind group.
 #[derive(Clone)]
@@ -16,35 +25,39 @@ pub(crate) struct Pipeline {
 }
 
 impl GpuDevice {
-    /// The pipeline of this kernel, compiled if it is new.
-    pub(crate) fn pipeline(&self, kernel: &Kernel) -> Result<Pipeline, Error> {
-        if let Some(pipeline) = self.pipelines().get(kernel) {
-            return Ok(pipeline.clone());
-        }
-        let bindings = kernel.bindings().into_iter().map(|binding| match binding.role {
-            BindingRole::Params => uniform(binding.role.binding(), Params::SIZE),
-            role => storage(role.binding(), !binding.writable),
-        });
-        let pipeline = self.compile(&kernel.label(), kernel.wgsl(), &bindings.collect::<Vec<_>>())?;
-        Ok(self.pipelines().entry(*kernel).or_insert(pipeline).clone())
+    /// The pipelines of these kernels, compiled where they are new.
+    pub(crate) fn compile(&self, kernels: &[Kernel]) -> Result<Vec<Pipeline>, Error> {
+        kernels.iter().map(|kernel| self.pipeline(Shader::Kernel(*kernel))).collect()
     }
 
-    /// The kernel that fits dispatches to a row count, compiled if it is new.
-    pub(crate) fn arguments_pipeline(&self) -> Result<Pipeline, Error> {
-        if let Some(pipeline) = self.arguments().get() {
+    /// The pipeline of this shader, compiled if it is new.
+    pub(crate) fn pipeline(&self, shader: Shader) -> Result<Pipeline, Error> {
+        if let Some(pipeline) = self.pipelines().get(&shader) {
             return Ok(pipeline.clone());
         }
-        let bindings = [uniform(0, 16), storage(1, true), storage(2, false), storage(3, false)];
-        let pipeline = self.compile("row count", ARGUMENTS_WGSL.into(), &bindings)?;
-        Ok(self.arguments().get_or_init(|| pipeline).clone())
+        // Not under the lock of the pipelines: wgpu may run a callback of the caller's meanwhile, and that may use this device.
+        let pipeline = self.compile_shader(shader)?;
+        Ok(self.pipelines().entry(shader).or_insert(pipeline).clone())
     }
 
-    // Not to be called under the lock of the pipelines: wgpu may run a callback of the caller's meanwhile, and that may use
-    // this device.
-    fn compile(&self, label: &str, wgsl: String, bindings: &[wgpu::BindGroupLayoutEntry]) -> Result<Pipeline, Error> {
-        let label = Some(label);
+    fn compile_shader(&self, shader: Shader) -> Result<Pipeline, Error> {
+        let (label, wgsl, bindings) = match shader {
+            Shader::Kernel(kernel) => {
+                let bindings = kernel.bindings().into_iter().map(|binding| match binding.role {
+                    BindingRole::Params => uniform(binding.role.binding(), Params::SIZE),
+                    role => storage(role.binding(), !binding.writable),
+                });
+                (kernel.label(), kernel.wgsl(), bindings.collect::<Vec<_>>())
+            }
+            Shader::Arguments => {
+                let bindings = vec![uniform(0, 16), storage(1, true), storage(2, false), storage(3, false)];
+                ("row count".into(), ARGUMENTS_WGSL.into(), bindings)
+            }
+        };
+        let label = Some(label.as_str());
         self.scoped("the compiling of a kernel", 0, |device| {
-            let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: bindings });
+            let layout =
+                device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &bindings });
             let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                 label,
                 bind_group_layouts: &[Some(&layout)],
@@ -57,8 +70,8 @@ impl GpuDevice {
             //   (`in_span`), so an access is within the rows of the chunk, and those are within the bound part of every
             //   buffer: the host has checked that (`Bindings::check`, `chunk`, and a test of every plan in
             //   `tests/kernel.rs`). Nothing outside this crate can write the parameters or the partials; a row count on the
-            //   device can only lower them. Arrays in workgroup memory are indexed by local index, which is below their
-            //   length.
+            //   device can only lower them. Arrays in workgroup memory are indexed by local index, private ones by turn and
+            //   span, which are below their lengths.
             // - Division. Divisors are constants of at least 1, or counts of elements.
             let module = unsafe { device.create_shader_module_trusted(descriptor, self.shader_checks()) };
             let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
@@ -66,8 +79,12 @@ impl GpuDevice {
                 layout: Some(&pipeline_layout),
                 module: &module,
                 entry_point: Some(ENTRY_POINT),
-                compilation_options: wgpu::PipelineCompilationOptions::default(),
-                cache: None,
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    // The kernels write workgroup memory before they read it.
+                    zero_initialize_workgroup_memory: false,
+                    ..Default::default()
+                },
+                cache: self.pipeline_cache(),
             });
             Pipeline { pipeline, layout }
         })

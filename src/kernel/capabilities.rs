@@ -43,6 +43,8 @@ pub enum Dialect {
 pub struct Capabilities {
     /// Kind of machine.
     pub class: AdapterClass,
+    /// Processor cores that run the kernels, for [`AdapterClass::Cpu`]; 1 where that is not known.
+    pub cores: u32,
     /// Subgroup sizes, if the device has subgroup operations.
     pub subgroups: Option<SubgroupSizes>,
     /// Who reads the WGSL.
@@ -68,6 +70,7 @@ impl Capabilities {
     pub const fn webgpu_baseline() -> Self {
         Self {
             class: AdapterClass::Other,
+            cores: 1,
             subgroups: None,
             dialect: Dialect::Naga,
             max_invocations_per_workgroup: 256,

@@ -20,6 +20,7 @@ mod params;
 mod plan;
 mod problem;
 mod source;
+mod tunings;
 
 pub use capabilities::{AdapterClass, Capabilities, Dialect, SubgroupSizes};
 pub use params::Params;
@@ -28,3 +29,4 @@ pub use problem::{Affine, Layout, MAX_WIDTH, Normalization, Problem, Role, Varia
 pub use source::{
     ARGUMENTS_WGSL, Access, Binding, BindingRole, ENTRY_POINT, Entry, Kernel, Place, Reduction, Slot, Unit,
 };
+pub use tunings::Tunings;

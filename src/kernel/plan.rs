@@ -1,5 +1,6 @@
 use std::fmt;
 use std::ops::Range;
+use std::str::FromStr;
 
 use super::{
     Access, AdapterClass, BindingRole, Capabilities, Dialect, Entry, Kernel, Params, Place, Problem, Reduction, Role,
@@ -49,7 +50,10 @@ pub struct Geometry {
     pub reduction: Reduction,
     /// Invocations that share a span; a power of two.
     pub lanes: u32,
-    /// Spans in a workgroup.
+    /// Spans that one invocation takes part in, so that it reads weight and bias once for all of them; 1, 2 or 4, and 1 where
+    /// rows are split.
+    pub spans_per_lane: u32,
+    /// Spans in a workgroup, a multiple of `spans_per_lane`.
     pub spans_per_workgroup: u32,
     /// Elements of a segment, a multiple of 4 · lanes; `None` leaves rows whole.
     pub segment_width: Option<u32>,
@@ -63,6 +67,41 @@ impl Geometry {
             (None, Access::Held) => Strategy::Resident,
             (None, Access::Reread) => Strategy::Streaming,
         }
+    }
+}
+
+impl fmt::Display for Geometry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { access, reduction, lanes, spans_per_lane, spans_per_workgroup, segment_width } = self;
+        write!(
+            f,
+            "{access:?} {reduction:?} {lanes} {spans_per_lane} {spans_per_workgroup} {}",
+            segment_width.unwrap_or(0)
+        )
+    }
+}
+
+impl FromStr for Geometry {
+    type Err = Error;
+
+    /// Reads what [`Display`](fmt::Display) writes: access, reduction, lanes, spans a lane, spans a workgroup, segment width or
+    /// 0, with a space between them. Whether a device can run it is [`Plan::with_geometry`]'s to say.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let parse = || {
+            let words: Vec<_> = text.split(' ').collect();
+            let [access, reduction, numbers @ ..] = words.as_slice() else { return None };
+            let numbers = numbers.iter().map(|number| number.parse().ok()).collect::<Option<Vec<u32>>>()?;
+            let [lanes, spans_per_lane, spans_per_workgroup, segment_width] = numbers.try_into().ok()?;
+            let access = [Access::Held, Access::Reread].into_iter().find(|it| format!("{it:?}") == *access)?;
+            let reductions =
+                [Reduction::Lane, Reduction::Subgroup, Reduction::SubgroupThenWorkgroup, Reduction::Workgroup];
+            let reduction = reductions.into_iter().find(|it| format!("{it:?}") == *reduction)?;
+            let segment_width = (segment_width > 0).then_some(segment_width);
+            Some(Self { access, reduction, lanes, spans_per_lane, spans_per_workgroup, segment_width })
+        };
+        parse().ok_or_else(|| Error::Geometry {
+            reason: format!("\"{text}\" is none; one would be \"Held Subgroup 32 1 4 0\""),
+        })
     }
 }
 
@@ -141,6 +180,23 @@ impl Plan {
             Error::Geometry { reason } => Error::Strategy { strategy, width: problem.width(), reason },
             other => other,
         })
+    }
+
+    /// The plans that may be the fastest for this problem on such a device, by rank: first [`Plan::new`]'s, then those that
+    /// measuring may find to be better on a device that is not like the others of its class.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn candidates(problem: &Problem, capabilities: &Capabilities) -> Result<Vec<Self>, Error> {
+        let mut plans = vec![Self::new(problem, capabilities)?];
+        for geometry in candidates(problem, capabilities) {
+            if let Ok(plan) = Self::with_geometry(problem, capabilities, geometry) {
+                if !plans.contains(&plan) {
+                    plans.push(plan);
+                }
+            }
+        }
+        Ok(plans)
     }
 
     /// The plan with this geometry.
@@ -296,22 +352,31 @@ fn check_capabilities(capabilities: &Capabilities) -> Result<(), Error> {
 /// The kernels of a geometry, each of them fit for the device.
 fn kernels(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -> Result<Vec<Kernel>, Error> {
     let refuse = |reason: String| Err(Error::Geometry { reason });
-    let Geometry { access, reduction, lanes, spans_per_workgroup, segment_width } = geometry;
-    if !lanes.is_power_of_two() || spans_per_workgroup == 0 {
+    let Geometry { access, reduction, lanes, spans_per_lane, spans_per_workgroup, segment_width } = geometry;
+    if !lanes.is_power_of_two() {
+        return refuse(format!("{lanes} lanes; a power of two would do"));
+    }
+    let most_spans_per_lane = if segment_width.is_some() { 1 } else { 4 };
+    if !spans_per_lane.is_power_of_two() || spans_per_lane > most_spans_per_lane {
+        return refuse(format!("{spans_per_lane} spans a lane; a power of two up to {most_spans_per_lane} would do"));
+    }
+    if spans_per_workgroup == 0 || !spans_per_workgroup.is_multiple_of(spans_per_lane) {
         return refuse(format!(
-            "{lanes} lanes and {spans_per_workgroup} spans a workgroup; lanes must be a power of two, spans at least 1"
+            "{spans_per_workgroup} spans a workgroup; a multiple of the {spans_per_lane} spans a lane would do"
         ));
     }
     let max = max_invocations(capabilities);
-    if lanes.checked_mul(spans_per_workgroup).is_none_or(|size| size > max) {
-        return refuse(format!("{lanes} lanes × {spans_per_workgroup} spans is over {max} invocations a workgroup"));
+    if lanes.checked_mul(spans_per_workgroup / spans_per_lane).is_none_or(|size| size > max) {
+        return refuse(format!(
+            "{lanes} lanes × {spans_per_workgroup} spans, {spans_per_lane} a lane, is over {max} invocations a workgroup"
+        ));
     }
     let fits = match (reduction, capabilities.subgroups) {
         (Reduction::Lane, _) => lanes == 1,
         (Reduction::Workgroup, _) => true,
         (_, None) => false,
         (Reduction::Subgroup, Some(sizes)) => lanes <= sizes.min,
-        (Reduction::SubgroupThenWorkgroup, Some(sizes)) => spans_per_workgroup == 1 && lanes >= sizes.max,
+        (Reduction::SubgroupThenWorkgroup, Some(sizes)) => spans_per_workgroup == spans_per_lane && lanes >= sizes.max,
     };
     if !fits {
         return refuse(format!(
@@ -330,18 +395,14 @@ fn kernels(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -
         ));
     }
     let kernel = Kernel {
-        entry: Entry::Row,
-        unit: unit_of(problem),
         access,
         reduction,
-        normalization: problem.normalization_kind(),
-        zero_centred_weight: problem.has_zero_centred_weight() && problem.affine_kind().has_weight(),
-        slots: slots(problem)?,
-        width: problem.width(),
         segment_width: segment_width.unwrap_or(problem.width()),
         lanes,
+        spans_per_lane,
         spans_per_workgroup,
         dialect: capabilities.dialect,
+        ..plain_kernel(problem)?
     };
     let kernels = if segment_width.is_some() {
         // What a pass does not depend on is left out of its key.
@@ -358,7 +419,7 @@ fn kernels(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -
     } else {
         vec![kernel]
     };
-    let held = kernel.turns() * kernel.unit.elements();
+    let held = kernel.turns() * kernel.unit.elements() * spans_per_lane;
     if access == Access::Held && held > MAX_HELD {
         return refuse(format!("an invocation would hold {held} elements, it can hold {MAX_HELD}"));
     }
@@ -392,6 +453,31 @@ fn kernels(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -
         return refuse(format!("{storage} storage buffers, the device allows {allowed} a shader"));
     }
     Ok(kernels)
+}
+
+/// One invocation for each row.
+fn plain_kernel(problem: &Problem) -> Result<Kernel, Error> {
+    Ok(Kernel {
+        entry: Entry::Row,
+        unit: unit_of(problem),
+        access: Access::Reread,
+        reduction: Reduction::Lane,
+        normalization: problem.normalization_kind(),
+        zero_centred_weight: problem.has_zero_centred_weight() && problem.affine_kind().has_weight(),
+        slots: slots(problem)?,
+        width: problem.width(),
+        segment_width: problem.width(),
+        lanes: 1,
+        spans_per_lane: 1,
+        spans_per_workgroup: 1,
+        dialect: Dialect::default(),
+    })
+}
+
+/// What a tuning is for: everything that the best geometry depends on. Rows count to the next power of two.
+pub(super) fn task(problem: &Problem) -> Result<String, Error> {
+    let rows = problem.rows().checked_next_power_of_two().unwrap_or(u64::MAX);
+    Ok(format!("{} rows of {}", rows, plain_kernel(problem)?.task()))
 }
 
 /// The widest unit that divides rows, offsets and strides.
@@ -560,56 +646,83 @@ fn candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry> {
     }
 }
 
-/// The reduction that costs least for so many lanes, and the spans that may then share a workgroup of `size`.
+/// The reduction that costs least for so many lanes in a workgroup of `size`, and the groups of lanes that may share it.
 fn reduction_for(lanes: u32, size: u32, subgroups: Option<SubgroupSizes>) -> (Reduction, u32) {
-    let spans = (size / lanes).max(1);
+    let groups = (size / lanes).max(1);
     match subgroups {
-        _ if lanes == 1 => (Reduction::Lane, spans),
-        Some(sizes) if lanes <= sizes.min => (Reduction::Subgroup, spans),
+        _ if lanes == 1 => (Reduction::Lane, groups),
+        Some(sizes) if lanes <= sizes.min => (Reduction::Subgroup, groups),
         Some(sizes) if lanes >= sizes.max => (Reduction::SubgroupThenWorkgroup, 1),
-        _ => (Reduction::Workgroup, spans),
+        _ => (Reduction::Workgroup, groups),
     }
 }
 
 /// On a processor a barrier costs more than the arithmetic: one invocation takes a row or a segment, or the lanes of one
-/// subgroup share it. What needs barriers stands last, for devices that leave nothing else.
+/// subgroup share it. An access of memory costs far more too, because it is done lane by lane: several rows at once share
+/// those of weight and bias. What needs barriers stands last, for devices that leave nothing else.
 fn cpu_candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry> {
-    // Rows below this are too few to keep every core busy.
-    const FEW_ROWS: u64 = 16;
-    // A row as short as this is not worth cutting.
-    const SHORT: u32 = 4096;
+    // Invocations of a workgroup that takes a row each.
+    const GROUP: u32 = 16;
+    // A longer row leaves the caches too soon where every invocation has one of its own.
+    const LONG: u32 = 4096;
     // Registers are an array in memory: only the shortest rows gain from them, and long arrays take long to compile.
+    const SHORT: u32 = 8;
     const HELD: u32 = 16;
 
-    let width = problem.width();
-    let subgroup = capabilities.subgroups.map_or(1, |sizes| sizes.min);
-    let size = capabilities.subgroups.map_or(8, |sizes| sizes.max).min(max_invocations(capabilities));
-    let whole = |access, lanes| {
-        let (reduction, spans_per_workgroup) = reduction_for(lanes, size, capabilities.subgroups);
-        Geometry { access, reduction, lanes, spans_per_workgroup, segment_width: None }
+    let (width, rows) = (problem.width(), problem.rows());
+    let max = max_invocations(capabilities);
+    // The least number of workgroups that keeps every core busy.
+    let busy = 2 * u64::from(capabilities.cores.max(1));
+    let subgroup = capabilities.subgroups.map(|sizes| sizes.min);
+    let whole = |access, lanes: u32, spans_per_lane| {
+        let size = if lanes == 1 { GROUP.min(max) } else { lanes };
+        let (reduction, groups) = reduction_for(lanes, size, capabilities.subgroups);
+        let spans_per_workgroup = groups * spans_per_lane;
+        Geometry { access, reduction, lanes, spans_per_lane, spans_per_workgroup, segment_width: None }
     };
-    let streaming = [1, subgroup].map(|lanes| whole(Access::Reread, lanes));
-    let resident = [1, subgroup, 64, 256].map(|lanes| whole(Access::Held, lanes));
-    let (resident, crowded): (Vec<_>, Vec<_>) =
-        resident.into_iter().partition(|geometry| width.div_ceil(geometry.lanes) <= HELD);
-    let split = [1, subgroup].map(|lanes| {
-        // Enough segments for every core, none longer than the longest loop.
-        let unit = unit_of(problem).elements();
-        let wanted = 64_u64.div_ceil(problem.rows().max(1)).max(2) as u32;
-        let segments = wanted.max(width.div_ceil(MAX_TURNS / 2 * lanes * unit));
-        Geometry { segment_width: Some(segment_width(width, segments, lanes)), ..whole(Access::Reread, lanes) }
-    });
-    let barriers = [64, 256].map(|lanes| whole(Access::Reread, lanes));
-
-    let (streaming, split) = (streaming.as_slice(), split.as_slice());
-    let order = if problem.rows() < FEW_ROWS && width > SHORT {
-        [split, streaming, &resident]
-    } else if width <= HELD {
-        [&resident, streaming, split]
+    let enough = |geometry: Geometry| rows >= busy.saturating_mul(geometry.spans_per_workgroup.into());
+    // Several rows at once as long as there is work for every core. 2 is between the others and best for few shapes, for each
+    // of which it would be one more kernel to compile.
+    let several = |access, lanes| {
+        let [four, two, one] = [4, 2, 1].map(|spans_per_lane| whole(access, lanes, spans_per_lane));
+        if enough(four) { [four, two, one] } else { [one, two, four] }
+    };
+    let own_row = several(Access::Reread, 1);
+    let shared_row = subgroup.map_or(Vec::new(), |lanes| several(Access::Reread, lanes).to_vec());
+    let streaming = if width <= LONG && enough(own_row[0]) {
+        [own_row.as_slice(), &shared_row].concat()
     } else {
-        [streaming, split, &resident]
+        [shared_row.as_slice(), &own_row].concat()
     };
-    [order.concat().as_slice(), &crowded, &barriers].concat()
+    let lanes = [Some(1), subgroup].into_iter().flatten();
+    let split: Vec<_> = lanes
+        .clone()
+        .map(|lanes| {
+            // Enough segments for every core, none longer than the longest loop.
+            let unit = unit_of(problem).elements();
+            let wanted = (16 * busy).div_ceil(rows.max(1)).clamp(2, 1 << 16) as u32;
+            let segments = wanted.max(width.div_ceil(MAX_TURNS / 2 * lanes * unit));
+            Geometry { segment_width: Some(segment_width(width, segments, lanes)), ..whole(Access::Reread, lanes, 1) }
+        })
+        .collect();
+    let resident = lanes.chain([64, 256]).map(|lanes| whole(Access::Held, lanes, 1));
+    let (mut resident, crowded): (Vec<_>, Vec<_>) =
+        resident.into_iter().partition(|geometry| width.div_ceil(geometry.lanes) <= HELD);
+    if width <= SHORT {
+        resident.splice(0..1, several(Access::Held, 1));
+    }
+    let barriers = [64, 256].map(|lanes| whole(Access::Reread, lanes, 1)).to_vec();
+
+    // Too few rows to keep every core busy with whole ones.
+    let few = rows < busy * u64::from(if subgroup.is_some() { 1 } else { GROUP });
+    let first = if few && width > LONG {
+        [split, streaming, resident]
+    } else if width <= SHORT {
+        [resident, streaming, split]
+    } else {
+        [streaming, split, resident]
+    };
+    [first.concat(), crowded, barriers].concat()
 }
 
 /// On a GPU: lanes by width as NVIDIA's best practice has them, registers while the row fits, several workgroups a row
@@ -634,13 +747,17 @@ fn gpu_candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometr
     };
     let first = if first <= max { first } else { 1 << max.max(1).ilog2() };
     let ladder = || std::iter::successors(Some(first), |lanes| Some(lanes * 2)).take_while(move |&lanes| lanes <= max);
-    let whole = |access, lanes: u32| {
-        let (reduction, spans_per_workgroup) =
-            reduction_for(lanes, WORKGROUP.max(lanes).min(max), capabilities.subgroups);
-        Geometry { access, reduction, lanes, spans_per_workgroup, segment_width: None }
+    let several = |access, lanes: u32, spans_per_lane| {
+        let (reduction, groups) = reduction_for(lanes, WORKGROUP.max(lanes).min(max), capabilities.subgroups);
+        let spans_per_workgroup = groups * spans_per_lane;
+        Geometry { access, reduction, lanes, spans_per_lane, spans_per_workgroup, segment_width: None }
     };
+    let whole = |access, lanes| several(access, lanes, 1);
     let resident = ladder().filter(|&lanes| lanes <= 256).map(|lanes| whole(Access::Held, lanes));
     let streaming = ladder().map(|lanes| whole(Access::Reread, lanes));
+    // What measuring may prefer: fewer lanes, several rows at once.
+    let others = [(first / 2, 1), (first / 2, 2), (first, 2), (first, 4)].into_iter().filter(|&(lanes, _)| lanes > 0);
+    let others = others.map(|(lanes, spans)| several(Access::Held, lanes, spans));
     let split = [SPLIT_LANES, WORKGROUP, 32, 8].into_iter().filter(|&lanes| lanes <= max).flat_map(|lanes| {
         let wanted = FILL.div_ceil(problem.rows().max(1)).max(2) as u32;
         // Segments shorter than this spend more on merging than they save.
@@ -652,9 +769,9 @@ fn gpu_candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometr
             .map(|access| Geometry { segment_width: Some(segment_width), ..whole(access, lanes) })
     });
     if width > LONG && problem.rows() < FILL / 2 {
-        split.chain(resident).chain(streaming).collect()
+        split.chain(resident).chain(streaming).chain(others).collect()
     } else {
-        resident.chain(streaming).chain(split).collect()
+        resident.chain(streaming).chain(split).chain(others).collect()
     }
 }
 

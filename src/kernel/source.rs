@@ -138,7 +138,9 @@ pub struct Kernel {
     pub segment_width: u32,
     /// Invocations that share a span.
     pub lanes: u32,
-    /// Spans in a workgroup.
+    /// Spans that one invocation takes part in, one after another; 1, 2 or 4.
+    pub spans_per_lane: u32,
+    /// Spans in a workgroup, a multiple of `spans_per_lane`.
     pub spans_per_workgroup: u32,
     /// Who reads the WGSL.
     pub dialect: Dialect,
@@ -147,7 +149,7 @@ pub struct Kernel {
 impl Kernel {
     /// Invocations in a workgroup.
     pub const fn workgroup_size(&self) -> u32 {
-        self.lanes * self.spans_per_workgroup
+        self.lanes * (self.spans_per_workgroup / self.spans_per_lane)
     }
 
     /// Segments of a row; 1 where rows are not split.
@@ -216,27 +218,31 @@ impl Kernel {
 
     /// A name for pipelines and reports.
     pub fn label(&self) -> String {
-        let mut label = format!(
-            "{:?} {:?} {:?} {:?} {:?} width {} segment {} lanes {} spans {}",
-            self.normalization,
+        format!(
+            "{:?} {:?} {:?} segment {} lanes {} spans {} of {}, {}",
             self.entry,
-            self.unit,
             self.access,
             self.reduction,
-            self.width,
             self.segment_width,
             self.lanes,
-            self.spans_per_workgroup
-        );
+            self.spans_per_workgroup,
+            self.spans_per_lane,
+            self.task()
+        )
+    }
+
+    /// What the kernel has to do, apart from how.
+    pub(super) fn task(&self) -> String {
+        let mut task = format!("{:?} {:?} width {}", self.normalization, self.unit, self.width);
         for (role, slot) in self.tensors() {
-            write!(label, ", {role} {}", slot.storage).expect("a String takes any text");
+            write!(task, ", {role} {}", slot.storage).expect("a String takes any text");
             match slot.place {
                 Place::Own => {}
-                Place::Shared => label.push_str(" shared"),
-                Place::InPlaceOf(other) => write!(label, " in place of {other}").expect("a String takes any text"),
+                Place::Shared => task.push_str(" shared"),
+                Place::InPlaceOf(other) => write!(task, " in place of {other}").expect("a String takes any text"),
             }
         }
-        label
+        task
     }
 
     fn tensors(&self) -> impl Iterator<Item = (Role, Slot)> {
@@ -260,6 +266,7 @@ impl Kernel {
             ("SEGMENT_WIDTH", self.segment_width),
             ("SEGMENTS", self.segments()),
             ("LANES", self.lanes),
+            ("SPANS_PER_LANE", self.spans_per_lane),
             ("SPANS_PER_WORKGROUP", self.spans_per_workgroup),
             ("WORKGROUP_SIZE", self.workgroup_size()),
             ("TURNS", self.turns()),

@@ -1,6 +1,6 @@
 use super::Bindings;
 use crate::kernel::{Problem, Role};
-use crate::{Error, GpuDevice, GpuTensor, LayerNormConfig, Plan, PreparedPlan, Tensor};
+use crate::{Error, GpuDevice, GpuTensor, LayerNormConfig, Plan, PreparedPlan, StorageType, Tensor, Tuning};
 
 /// Layer normalization over the trailing dimensions of its input, with PyTorch's semantics:
 /// y = (x − mean) / sqrt(variance + eps) · weight + bias, mean and variance over each group of trailing dimensions. With
@@ -27,7 +27,8 @@ pub struct GpuLayerNorm {
 }
 
 impl GpuLayerNorm {
-    /// A layer whose weight is 1 (0 if it is zero-centred) and whose bias is 0.
+    /// A layer whose weight is 1 (0 if it is zero-centred) and whose bias is 0. Compiles the pipelines for the input that the
+    /// config [expects](LayerNormConfig::expect_input), unless another layer on this device has.
     ///
     /// # Errors
     /// What is wrong with the config: [`Error::NormalizedShape`], [`Error::Rank`], [`Error::Width`], [`Error::Eps`],
@@ -36,6 +37,16 @@ impl GpuLayerNorm {
     pub fn new(device: &GpuDevice, config: &LayerNormConfig) -> Result<Self, Error> {
         let problem = config.problem(1)?;
         plan(config, &problem, device)?;
+        // As many as a buffer holds, and no more than fill the largest device.
+        let most = device.capabilities().max_buffer_bytes / (u64::from(problem.width()) * 4);
+        let (rows, storage) = config.expected_input().unwrap_or((most.clamp(1, 1 << 20), StorageType::F32));
+        if rows > 0 {
+            let problem = config
+                .problem(rows)?
+                .tensor(Role::Input, storage)?
+                .tensor(Role::Output, config.output_storage_type(storage))?;
+            device.compile(plan(config, &problem, device)?.kernels())?;
+        }
         let parameter = |value: f32| {
             let values = vec![value; problem.width() as usize];
             let tensor = Tensor::from_f32(config.normalized_shape(), values)?;
@@ -196,6 +207,29 @@ impl GpuLayerNorm {
         prepared(device, plan, &bindings)
     }
 
+    /// Measures the plans that may be the fastest for these bindings on this adapter, on buffers of its own, and remembers the
+    /// fastest: this and every other layer on this device takes it from now on where it meets such a problem (tensors of the
+    /// same kind, and rows to the same power of two). [`GpuDevice::save_tunings`] keeps what was found for later runs.
+    ///
+    /// Takes about 50 times as long as the operation itself for each plan, and at least some tens of milliseconds, and needs as
+    /// much memory as the operation.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn tune(&self, device: &GpuDevice, bindings: &Bindings) -> Result<Tuning, Error> {
+        let (_, problem) = self.bind(device, bindings)?;
+        let mut plans = Plan::candidates(&problem, device.capabilities())?;
+        if let Some(strategy) = self.config.forced_strategy() {
+            plans.retain(|plan| plan.strategy() == strategy);
+            let first = plan(&self.config, &problem, device)?;
+            if !plans.contains(&first) {
+                plans.insert(0, first);
+            }
+        }
+        device.tune(plans)
+    }
+
     /// The problem that this layer poses with these tensors: what [`Plan`] is made from for
     /// [`prepare_plan`](Self::prepare_plan).
     ///
@@ -234,9 +268,12 @@ impl GpuLayerNorm {
 }
 
 fn plan(config: &LayerNormConfig, problem: &Problem, device: &GpuDevice) -> Result<Plan, Error> {
-    match config.forced_strategy() {
-        Some(strategy) => Plan::with_strategy(problem, device.capabilities(), strategy),
-        None => Plan::new(problem, device.capabilities()),
+    let forced = config.forced_strategy();
+    let tuned = device.tuned_plan(problem).filter(|plan| forced.is_none_or(|strategy| strategy == plan.strategy()));
+    match (tuned, forced) {
+        (Some(plan), _) => Ok(plan),
+        (None, Some(strategy)) => Plan::with_strategy(problem, device.capabilities(), strategy),
+        (None, None) => Plan::new(problem, device.capabilities()),
     }
 }
 

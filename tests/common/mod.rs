@@ -8,7 +8,7 @@ use std::fmt;
 use gpu_layer_norm::kernel::{Access, Geometry, Kernel, Problem, Reduction};
 use gpu_layer_norm::{
     Affine, Bindings, Capabilities, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Normalization, Plan,
-    PreparedPlan, Strategy, Tensor, Variance, reference, wgpu,
+    PreparedPlan, StorageType, Strategy, Tensor, Variance, reference, wgpu,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -69,6 +69,8 @@ pub enum Data {
     Normal { mean: f32, std: f32 },
     /// Standard normal, but for the first element of each row.
     Outlier { first: f32 },
+    /// Standard normal, but for the elements that a kernel looks at to find out about where the mean is.
+    Peaks { height: f32 },
 }
 
 impl Data {
@@ -82,18 +84,32 @@ impl Data {
             Self::Outlier { first } => {
                 (0..rows * width).map(|i| if i % width == 0 { first } else { normal() }).collect()
             }
+            Self::Peaks { height } => {
+                // `sample_index` in `shaders/access/reread.wgsl`.
+                let unit = if width.is_multiple_of(4) { 4 } else { 1 };
+                let samples = 16 / unit;
+                let mut values: Vec<f32> = (0..rows * width).map(|_| normal()).collect();
+                for row in values.chunks_mut(width) {
+                    for i in 0..samples {
+                        let first = (2 * i + 1) * (width / unit) / (2 * samples) * unit;
+                        row[first..first + unit].fill(height);
+                    }
+                }
+                values
+            }
         }
     }
 }
 
 /// The data of the accuracy table.
-pub const ACCURACY_DATA: [Data; 6] = [
+pub const ACCURACY_DATA: [Data; 7] = [
     Data::Normal { mean: 0.0, std: 1.0 },
     Data::Normal { mean: 1e2, std: 1.0 },
     Data::Normal { mean: 1e2, std: 0.01 },
     Data::Normal { mean: 1e6, std: 1.0 },
     Data::Normal { mean: -1e6, std: 1.0 },
     Data::Outlier { first: 1e4 },
+    Data::Peaks { height: 1e4 },
 ];
 
 impl fmt::Display for Data {
@@ -101,6 +117,7 @@ impl fmt::Display for Data {
         match self {
             Self::Normal { mean, std } => write!(f, "mean {mean:e} std {std}"),
             Self::Outlier { first } => write!(f, "first element {first:e}"),
+            Self::Peaks { height } => write!(f, "16 peaks of {height:e}"),
         }
     }
 }
@@ -168,7 +185,7 @@ impl Case {
     }
 
     pub fn layer(&self, device: &GpuDevice, affine: Affine) -> Result<GpuLayerNorm, Error> {
-        let layer = GpuLayerNorm::new(device, &self.config(affine))?;
+        let layer = GpuLayerNorm::new(device, &self.config(affine).expect_input(0, StorageType::F32))?;
         if affine.has_weight() {
             layer.set_weight(&Tensor::from_f32([self.width], self.weight.clone())?)?;
         }
@@ -261,23 +278,31 @@ pub fn scale(normalized: f64) -> f64 {
 
 /// Every geometry worth running on a device: each access, each reduction that the device has, rows whole and split.
 pub fn geometries(problem: &Problem, capabilities: &Capabilities) -> Vec<Plan> {
-    let mut shapes = vec![(Reduction::Lane, 1, 1), (Reduction::Lane, 1, 64)];
-    shapes.extend([(Reduction::Workgroup, 2, 8), (Reduction::Workgroup, 16, 4), (Reduction::Workgroup, 64, 1)]);
+    // Lanes, groups of lanes in a workgroup, spans a lane where rows are whole.
+    let mut shapes = vec![(Reduction::Lane, 1, 1, 2), (Reduction::Lane, 1, 64, 4)];
+    shapes.extend([
+        (Reduction::Workgroup, 2, 8, 2),
+        (Reduction::Workgroup, 16, 4, 1),
+        (Reduction::Workgroup, 64, 1, 4),
+    ]);
     if let Some(sizes) = capabilities.subgroups {
         shapes.extend([
-            (Reduction::Subgroup, 2, sizes.max),
-            (Reduction::Subgroup, sizes.min, 1),
-            (Reduction::Subgroup, sizes.min, 128 / sizes.min),
-            (Reduction::SubgroupThenWorkgroup, sizes.max, 1),
-            (Reduction::SubgroupThenWorkgroup, 128.max(sizes.max), 1),
+            (Reduction::Subgroup, 2, sizes.max, 1),
+            (Reduction::Subgroup, sizes.min, 1, 4),
+            (Reduction::Subgroup, sizes.min, 128 / sizes.min, 2),
+            (Reduction::SubgroupThenWorkgroup, sizes.max, 1, 1),
+            (Reduction::SubgroupThenWorkgroup, 128.max(sizes.max), 1, 2),
         ]);
     }
     let mut plans = Vec::new();
-    for (reduction, lanes, spans_per_workgroup) in shapes {
+    for (reduction, lanes, groups, most) in shapes {
         for access in [Access::Held, Access::Reread] {
             let third = (problem.width() / 3).next_multiple_of(4 * lanes);
             for segment_width in [None, Some(4 * lanes), Some(third)] {
-                let geometry = Geometry { access, reduction, lanes, spans_per_workgroup, segment_width };
+                let spans_per_lane = if segment_width.is_some() { 1 } else { most };
+                let spans_per_workgroup = groups * spans_per_lane;
+                let geometry =
+                    Geometry { access, reduction, lanes, spans_per_lane, spans_per_workgroup, segment_width };
                 plans.extend(Plan::with_geometry(problem, capabilities, geometry).ok());
             }
         }

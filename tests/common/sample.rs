@@ -194,7 +194,8 @@ impl Sample {
 
     /// Runs it, and compares every byte of every buffer with what should be there.
     pub fn check(&self, device: &GpuDevice) -> Result<(), String> {
-        let layer = GpuLayerNorm::new(device, &self.config()).map_err(|error| error.to_string())?;
+        let layer = GpuLayerNorm::new(device, &self.config().expect_input(0, StorageType::F32))
+            .map_err(|error| error.to_string())?;
         let mut capabilities = *device.capabilities();
         if let Some(rows) = self.chunk_rows {
             let (placed, _) = self.place();

@@ -1,0 +1,180 @@
+//! What the benchmarks are told, and what they tell: options, tables, JSON.
+
+use std::time::Duration;
+
+use gpu_layer_norm::kernel::AdapterClass;
+use gpu_layer_norm::{Error, GpuDevice, StorageType};
+use serde_json::{Value, json};
+
+use super::{Case, Operation, Stopwatch, gigabytes_per_second};
+
+/// Widths that are measured unless others are asked for.
+pub const WIDTHS: [usize; 14] =
+    [32, 64, 128, 256, 512, 768, 1024, 2048, 4096, 8192, 16_384, 65_536, 262_144, 1_048_576];
+/// Rows and widths of what is too small to fill a large device.
+pub const FEW_ROWS: [(usize, usize); 9] =
+    [(1, 768), (4, 768), (16, 768), (1, 3072), (4, 3072), (16, 3072), (1, 65_536), (4, 65_536), (16, 65_536)];
+
+const USAGE: &str = "  --json FILE           writes the results here too
+  --log2-elements N     tensors of 2^N elements; 28 on a GPU, 22 on a processor
+  --widths A,B,…        only these widths, and no few-row shapes
+  --storage A,B,…       of f32, f16, bf16
+  --operations A,B,…    of layer_norm, residual, rms_norm
+  --samples N           runs of each, of which the median counts; 15
+
+GPU_LAYER_NORM_ADAPTER=NAME picks an adapter whose name or driver contains NAME; the best one otherwise.";
+
+/// What a benchmark was told.
+pub struct Options {
+    pub json: Option<String>,
+    log2_elements: Option<u32>,
+    widths: Option<Vec<usize>>,
+    pub storage: Vec<StorageType>,
+    pub operations: Vec<Operation>,
+    pub samples: usize,
+}
+
+impl Options {
+    /// Reads the command line. Says what is wrong with it, and ends.
+    pub fn from_command_line() -> Self {
+        Self::parse(lexopt::Parser::from_env()).unwrap_or_else(|error| {
+            eprintln!("{error}\n\n{USAGE}");
+            std::process::exit(2);
+        })
+    }
+
+    fn parse(mut parser: lexopt::Parser) -> Result<Self, lexopt::Error> {
+        use lexopt::prelude::*;
+        let mut options = Self {
+            json: None,
+            log2_elements: None,
+            widths: None,
+            storage: StorageType::ALL.to_vec(),
+            operations: Operation::ALL.to_vec(),
+            samples: 15,
+        };
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Long("json") => options.json = Some(parser.value()?.string()?),
+                Long("log2-elements") => options.log2_elements = Some(parser.value()?.parse()?),
+                Long("widths") => {
+                    let list = parser.value()?.string()?;
+                    let widths: Result<Vec<usize>, _> = list.split(',').map(str::parse).collect();
+                    options.widths = Some(widths.map_err(|error| format!("--widths {list}: {error}"))?);
+                }
+                Long("storage") => options.storage = named(&parser.value()?.string()?, &StorageType::ALL)?,
+                Long("operations") => options.operations = named(&parser.value()?.string()?, &Operation::ALL)?,
+                Long("samples") => options.samples = parser.value()?.parse::<usize>()?.max(1),
+                Long("help") => {
+                    println!("{USAGE}");
+                    std::process::exit(0);
+                }
+                // From `cargo bench`.
+                Long("bench") => {}
+                _ => return Err(argument.unexpected()),
+            }
+        }
+        Ok(options)
+    }
+
+    /// Elements of the tensors of full size.
+    pub fn elements(&self, device: &GpuDevice) -> usize {
+        let class = device.capabilities().class;
+        let log2 = self.log2_elements.unwrap_or(if class == AdapterClass::Cpu { 22 } else { 28 });
+        super::Pool::elements(device, 1 << log2.min(40))
+    }
+
+    /// Rows and widths: tensors of so many elements, and, unless widths were asked for, few-row shapes.
+    pub fn shapes(&self, elements: usize, few_rows: bool) -> Vec<(usize, usize)> {
+        let widths = self.widths.as_deref().unwrap_or(&WIDTHS);
+        let mut shapes: Vec<_> =
+            widths.iter().filter(|&&width| width <= elements).map(|&width| (elements / width, width)).collect();
+        if few_rows && self.widths.is_none() {
+            shapes.extend(FEW_ROWS.into_iter().filter(|(rows, width)| rows * width <= elements));
+        }
+        shapes
+    }
+
+    /// Writes what was measured, if it was asked for.
+    pub fn write(&self, report: &Value) {
+        let Some(file) = &self.json else { return };
+        if let Err(error) = std::fs::write(file, format!("{report:#}\n")) {
+            eprintln!("{file}: {error}");
+            std::process::exit(1);
+        }
+    }
+}
+
+fn named<T: Copy + std::fmt::Display>(list: &str, all: &[T]) -> Result<Vec<T>, lexopt::Error> {
+    let find = |name: &str| all.iter().find(|item| item.to_string() == name).copied();
+    list.split(',').map(|name| find(name).ok_or_else(|| format!("there is no {name}").into())).collect()
+}
+
+/// The device that the environment names.
+pub fn device() -> GpuDevice {
+    let device = match std::env::var("GPU_LAYER_NORM_ADAPTER") {
+        Ok(name) => GpuDevice::builder().adapter_name(name).build(),
+        Err(_) => GpuDevice::new(),
+    };
+    device.unwrap_or_else(|error| fail(&error))
+}
+
+pub fn fail(error: &Error) -> ! {
+    eprintln!("{error}");
+    std::process::exit(1);
+}
+
+/// What results hold for: adapter, driver, day, and how they were measured.
+pub fn header(implementation: &str, device: &GpuDevice, stopwatch: &Stopwatch<'_>, samples: usize) -> Value {
+    let info = device.adapter_info();
+    println!("{implementation} on {}, {:?}, {} {}", info.name, info.backend, info.driver, info.driver_info);
+    println!("medians of {samples}, {}", stopwatch.method());
+    json!({
+        "implementation": implementation,
+        "version": env!("CARGO_PKG_VERSION"),
+        "adapter": info.name,
+        "backend": format!("{:?}", info.backend),
+        "driver": format!("{} {}", info.driver, info.driver_info).trim(),
+        "date": jiff::Timestamp::now().strftime("%F").to_string(),
+        "method": stopwatch.method(),
+        "samples": samples,
+    })
+}
+
+/// The line above those of [`row`].
+pub fn print_head() {
+    println!(
+        "{:<10} {:>4} {:>9} {:>9}  {:>10} {:>8}  {:>10} {:>8}  {:>6}",
+        "operation", "", "rows", "width", "ms", "GB/s", "copy ms", "GB/s", "ratio"
+    );
+}
+
+/// Prints one result, and gives it as JSON.
+pub fn row(case: &Case, time: Duration, copy: Duration) -> Value {
+    let ratio = time.as_secs_f64() / copy.as_secs_f64().max(1e-9);
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let speed = |time| gigabytes_per_second(case.bytes(), time);
+    println!(
+        "{:<10} {:>4} {:>9} {:>9}  {:>10.4} {:>8.2}  {:>10.4} {:>8.2}  {ratio:>6.2}",
+        case.operation,
+        case.storage,
+        case.rows,
+        case.width,
+        ms(time),
+        speed(time),
+        ms(copy),
+        speed(copy)
+    );
+    json!({
+        "operation": case.operation.to_string(),
+        "storage": case.storage.to_string(),
+        "rows": case.rows,
+        "width": case.width,
+        "bytes": case.bytes(),
+        "milliseconds": ms(time),
+        "gigabytes_per_second": speed(time),
+        "copy_milliseconds": ms(copy),
+        "copy_gigabytes_per_second": speed(copy),
+        "ratio_to_copy": ratio,
+    })
+}
