@@ -273,7 +273,7 @@ impl Pool {
     }
 
     /// Element `i` of the input (0) or the residual (1), as it is stored: a cheap sequence that no row repeats, from 0 to 1.
-    fn value(storage: StorageType, which: u64, i: usize) -> f32 {
+    pub fn value(storage: StorageType, which: u64, i: usize) -> f32 {
         let hash = (i as u64 * 2 + which).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let value = (hash >> 40) as f32 / (1 << 24) as f32;
         match storage {
