@@ -43,13 +43,8 @@ struct Options {
 
 fn options(mut parser: lexopt::Parser) -> Result<Options, lexopt::Error> {
     use lexopt::prelude::*;
-    let mut options = Options {
-        markdown: None,
-        svg: None,
-        operation: "layer_norm".into(),
-        storage: "f32".into(),
-        files: Vec::new(),
-    };
+    let mut options =
+        Options { markdown: None, svg: None, operation: "layer_norm".into(), storage: "f32".into(), files: Vec::new() };
     while let Some(argument) = parser.next()? {
         match argument {
             Long("markdown") => options.markdown = Some(parser.value()?.string()?),
@@ -75,8 +70,11 @@ fn run(parser: lexopt::Parser) -> Result<(), Box<dyn Error>> {
             one => reports.push(one),
         }
     }
-    let columns: Vec<Column> =
-        reports.iter().map(|report| column(report, &operation, &storage)).filter(|it| !it.measured.is_empty()).collect();
+    let columns: Vec<Column> = reports
+        .iter()
+        .map(|report| column(report, &operation, &storage))
+        .filter(|it| !it.measured.is_empty())
+        .collect();
     if columns.is_empty() {
         return Err(format!("there is nothing about {operation} of {storage} in {files:?}").into());
     }
@@ -110,10 +108,7 @@ fn column(report: &Value, operation: &str, storage: &str) -> Column {
                 ratio: result["ratio_to_copy"].as_f64()?,
             })
         });
-    Column {
-        name: format!("{}, {adapter}, {}", text("implementation"), text("date")),
-        measured: measured.collect(),
-    }
+    Column { name: format!("{}, {adapter}, {}", text("implementation"), text("date")), measured: measured.collect() }
 }
 
 fn table(columns: &[Column]) -> String {
@@ -151,6 +146,8 @@ fn chart(file: &str, title: &str, columns: &[Column]) -> Result<(), Box<dyn Erro
         let mut full: Vec<Measured> =
             column.measured.iter().filter(|it| it.rows * it.width > largest / 2).cloned().collect();
         full.sort_by_key(|it| it.width);
+        // Of a few-row shape that is as large, only the first stays.
+        full.dedup_by_key(|it| it.width);
         full
     };
     let lines: Vec<_> = columns.iter().map(|column| (&column.name, full(column))).collect();
@@ -162,9 +159,10 @@ fn chart(file: &str, title: &str, columns: &[Column]) -> Result<(), Box<dyn Erro
     let mut chart = ChartBuilder::on(&root)
         .caption(title, ("sans-serif", 18))
         .margin(12)
+        .margin_right(36)
         .x_label_area_size(36)
         .y_label_area_size(44)
-        .build_cartesian_2d((first as f64..last as f64).log_scale(), (0.8..highest * 1.2).log_scale())?;
+        .build_cartesian_2d((first as f64..last as f64).log_scale(), (0.8..highest * 1.6).log_scale())?;
     chart
         .configure_mesh()
         .x_desc("width")

@@ -57,6 +57,11 @@ impl<'a> Stopwatch<'a> {
         Self { device, timestamps }
     }
 
+    /// From submission until the device is idle, whatever the device offers: to compare with what can only be timed so.
+    pub fn by_the_clock(device: &'a GpuDevice) -> Self {
+        Self { device, timestamps: None }
+    }
+
     /// How it measures, in words.
     pub fn method(&self) -> &'static str {
         if self.timestamps.is_some() { "GPU timestamps" } else { "submission to idle" }

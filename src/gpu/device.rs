@@ -258,8 +258,8 @@ impl GpuDevice {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The same device and queue, on which wgpu's runtime checks of bounds and divisions stay in the kernels. They cost time and
-    /// find nothing but a bug of this crate, so they are otherwise left out. Tensors and layers of the one do not go with the
+    /// The same device and queue, on which wgpu's runtime checks of bounds, divisions and loops stay in the kernels. They cost
+    /// time and find nothing but a bug of this crate, so they are otherwise left out. Tensors and layers of the one do not go with the
     /// other.
     #[must_use]
     pub fn with_shader_checks(&self) -> Self {
@@ -326,12 +326,12 @@ impl GpuDevice {
 
     pub(crate) fn shader_checks(&self) -> wgpu::ShaderRuntimeChecks {
         if self.inner.shader_checks {
-            wgpu::ShaderRuntimeChecks::checked()
-        } else {
-            // Without this one SwiftShader computes wrong results where only some invocations of a subgroup take a second turn
-            // of a loop.
-            wgpu::ShaderRuntimeChecks { force_loop_bounding: true, ..wgpu::ShaderRuntimeChecks::unchecked() }
+            return wgpu::ShaderRuntimeChecks::checked();
         }
+        // Without this one SwiftShader computes wrong results where only some invocations of a subgroup take a second turn of a
+        // loop.
+        let force_loop_bounding = self.inner.info.name.contains("SwiftShader");
+        wgpu::ShaderRuntimeChecks { force_loop_bounding, ..wgpu::ShaderRuntimeChecks::unchecked() }
     }
 
     pub(crate) fn check_same(&self, other: &Self, what: &'static str) -> Result<(), Error> {

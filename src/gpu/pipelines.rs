@@ -73,6 +73,7 @@ impl GpuDevice {
             //   device can only lower them. Arrays in workgroup memory are indexed by local index, private ones by turn and
             //   span, which are below their lengths.
             // - Division. Divisors are constants of at least 1, or counts of elements.
+            // - Loops. Each counts turns up to a number that is at most `MAX_TURNS`, or attempts up to a constant.
             let module = unsafe { device.create_shader_module_trusted(descriptor, self.shader_checks()) };
             let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label,

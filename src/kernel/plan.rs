@@ -188,10 +188,14 @@ impl Plan {
     /// # Errors
     /// As [`Plan::new`].
     pub fn candidates(problem: &Problem, capabilities: &Capabilities) -> Result<Vec<Self>, Error> {
-        let mut plans = vec![Self::new(problem, capabilities)?];
+        let uses_barriers = |plan: &Self| plan.kernels.iter().any(Kernel::uses_barriers);
+        let pick = Self::new(problem, capabilities)?;
+        // On a processor they are far behind, and there only for what cannot do without.
+        let barriers = capabilities.class != AdapterClass::Cpu || uses_barriers(&pick);
+        let mut plans = vec![pick];
         for geometry in candidates(problem, capabilities) {
             if let Ok(plan) = Self::with_geometry(problem, capabilities, geometry) {
-                if !plans.contains(&plan) {
+                if !plans.contains(&plan) && (barriers || !uses_barriers(&plan)) {
                     plans.push(plan);
                 }
             }
@@ -671,8 +675,8 @@ fn cpu_candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometr
 
     let (width, rows) = (problem.width(), problem.rows());
     let max = max_invocations(capabilities);
-    // The least number of workgroups that keeps every core busy.
-    let busy = 2 * u64::from(capabilities.cores.max(1));
+    // No machine has more; a larger number would only overflow.
+    let cores = u64::from(capabilities.cores.clamp(1, 1 << 16));
     let subgroup = capabilities.subgroups.map(|sizes| sizes.min);
     let whole = |access, lanes: u32, spans_per_lane| {
         let size = if lanes == 1 { GROUP.min(max) } else { lanes };
@@ -680,27 +684,25 @@ fn cpu_candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometr
         let spans_per_workgroup = groups * spans_per_lane;
         Geometry { access, reduction, lanes, spans_per_lane, spans_per_workgroup, segment_width: None }
     };
-    let enough = |geometry: Geometry| rows >= busy.saturating_mul(geometry.spans_per_workgroup.into());
-    // Several rows at once as long as there is work for every core. 2 is between the others and best for few shapes, for each
-    // of which it would be one more kernel to compile.
+    // More spans a lane are better as long as there is work for every core.
     let several = |access, lanes| {
-        let [four, two, one] = [4, 2, 1].map(|spans_per_lane| whole(access, lanes, spans_per_lane));
-        if enough(four) { [four, two, one] } else { [one, two, four] }
+        let geometries = [4, 2, 1].map(|spans_per_lane| whole(access, lanes, spans_per_lane));
+        let fit = |geometry: &Geometry| rows >= cores.saturating_mul(geometry.spans_per_workgroup.into());
+        let (mut first, too_few): (Vec<_>, Vec<_>) = geometries.into_iter().partition(fit);
+        first.extend(too_few.into_iter().rev());
+        first
     };
     let own_row = several(Access::Reread, 1);
-    let shared_row = subgroup.map_or(Vec::new(), |lanes| several(Access::Reread, lanes).to_vec());
-    let streaming = if width <= LONG && enough(own_row[0]) {
-        [own_row.as_slice(), &shared_row].concat()
-    } else {
-        [shared_row.as_slice(), &own_row].concat()
-    };
+    let shared_row = subgroup.map_or(Vec::new(), |lanes| several(Access::Reread, lanes));
+    let many = rows >= 2 * cores * 4 * u64::from(GROUP);
+    let streaming = if width <= LONG && many { [own_row, shared_row].concat() } else { [shared_row, own_row].concat() };
     let lanes = [Some(1), subgroup].into_iter().flatten();
     let split: Vec<_> = lanes
         .clone()
         .map(|lanes| {
             // Enough segments for every core, none longer than the longest loop.
             let unit = unit_of(problem).elements();
-            let wanted = (16 * busy).div_ceil(rows.max(1)).clamp(2, 1 << 16) as u32;
+            let wanted = (32 * cores).div_ceil(rows.max(1)).max(2) as u32;
             let segments = wanted.max(width.div_ceil(MAX_TURNS / 2 * lanes * unit));
             Geometry { segment_width: Some(segment_width(width, segments, lanes)), ..whole(Access::Reread, lanes, 1) }
         })
@@ -714,7 +716,7 @@ fn cpu_candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometr
     let barriers = [64, 256].map(|lanes| whole(Access::Reread, lanes, 1)).to_vec();
 
     // Too few rows to keep every core busy with whole ones.
-    let few = rows < busy * u64::from(if subgroup.is_some() { 1 } else { GROUP });
+    let few = rows < 2 * cores * u64::from(if subgroup.is_some() { 1 } else { GROUP });
     let first = if few && width > LONG {
         [split, streaming, resident]
     } else if width <= SHORT {

@@ -1,0 +1,226 @@
+#!/usr/bin/env python3
+"""PyTorch eager, torch.compile and a Triton kernel on the shapes of the layer_norm benchmark, each beside a copy of the same
+bytes in the same run, timed with CUDA events. Results are compared with float64 before they are timed.
+
+    python3 benches/peers/torch_layer_norm.py --json FILE [--log2-elements 28] [--samples 15]
+
+Needs a machine with CUDA, and torch; Triton comes with it. Writes the JSON that `cargo bench --bench report` reads.
+"""
+
+import argparse
+import datetime
+import json
+import statistics
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+
+WIDTHS = [32, 64, 128, 256, 512, 768, 1024, 2048, 4096, 8192, 16384, 65536, 262144, 1048576]
+FEW_ROWS = [(rows, width) for width in (768, 3072, 65536) for rows in (1, 4, 16)]
+STORAGE = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+OPERATIONS = ("layer_norm", "residual", "rms_norm")
+EPS = 1e-5
+# Elements that one Triton program holds; longer rows are read again.
+MOST_HELD = 32768
+
+
+@triton.jit
+def kernel(
+    x_ptr, residual_ptr, weight_ptr, bias_ptr, y_ptr, sum_ptr, width, eps,
+    RESIDUAL: tl.constexpr, RMS: tl.constexpr, BLOCK: tl.constexpr, ONE: tl.constexpr,
+):
+    start = tl.program_id(0).to(tl.int64) * width
+    columns = tl.arange(0, BLOCK)
+    if ONE:
+        mask = columns < width
+        x = tl.load(x_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
+        if RESIDUAL:
+            x += tl.load(residual_ptr + start + columns, mask=mask, other=0.0).to(tl.float32)
+            tl.store(sum_ptr + start + columns, x, mask=mask)
+        if RMS:
+            mean = 0.0
+        else:
+            mean = tl.sum(x, axis=0) / width
+        d = tl.where(mask, x - mean, 0.0)
+        rstd = 1.0 / tl.sqrt(tl.sum(d * d, axis=0) / width + eps)
+        y = d * rstd * tl.load(weight_ptr + columns, mask=mask, other=0.0).to(tl.float32)
+        if not RMS:
+            y += tl.load(bias_ptr + columns, mask=mask, other=0.0).to(tl.float32)
+        tl.store(y_ptr + start + columns, y, mask=mask)
+    else:
+        total = tl.zeros([BLOCK], dtype=tl.float32)
+        for first in range(0, width, BLOCK):
+            at = first + columns
+            x = tl.load(x_ptr + start + at, mask=at < width, other=0.0).to(tl.float32)
+            if RESIDUAL:
+                x += tl.load(residual_ptr + start + at, mask=at < width, other=0.0).to(tl.float32)
+                tl.store(sum_ptr + start + at, x, mask=at < width)
+            total += x
+        if RMS:
+            mean = 0.0
+        else:
+            mean = tl.sum(total, axis=0) / width
+        squares = tl.zeros([BLOCK], dtype=tl.float32)
+        for first in range(0, width, BLOCK):
+            at = first + columns
+            x = tl.load(x_ptr + start + at, mask=at < width, other=0.0).to(tl.float32)
+            if RESIDUAL:
+                x += tl.load(residual_ptr + start + at, mask=at < width, other=0.0).to(tl.float32)
+            d = tl.where(at < width, x - mean, 0.0)
+            squares += d * d
+        rstd = 1.0 / tl.sqrt(tl.sum(squares, axis=0) / width + eps)
+        for first in range(0, width, BLOCK):
+            at = first + columns
+            x = tl.load(x_ptr + start + at, mask=at < width, other=0.0).to(tl.float32)
+            if RESIDUAL:
+                x += tl.load(residual_ptr + start + at, mask=at < width, other=0.0).to(tl.float32)
+            y = (x - mean) * rstd * tl.load(weight_ptr + at, mask=at < width, other=0.0).to(tl.float32)
+            if not RMS:
+                y += tl.load(bias_ptr + at, mask=at < width, other=0.0).to(tl.float32)
+            tl.store(y_ptr + start + at, y, mask=at < width)
+
+
+def by_triton(operation, x, residual, weight, bias):
+    rows, width = x.shape
+    y, total = torch.empty_like(x), torch.empty_like(x) if operation == "residual" else x
+    block = min(triton.next_power_of_2(width), MOST_HELD)
+    warps = min(max(block // 512, 1), 32)
+    one = block >= width
+    kernel[(rows,)](
+        x, residual, weight, bias, y, total, width, EPS,
+        RESIDUAL=operation == "residual", RMS=operation == "rms_norm",
+        BLOCK=block if one else 8192, ONE=one, num_warps=warps if one else 16,
+    )
+    return (y, total) if operation == "residual" else y
+
+
+def eager(operation, x, residual, weight, bias):
+    width = x.shape[-1]
+    if operation == "residual":
+        total = x + residual
+        return F.layer_norm(total, (width,), weight, bias, EPS), total
+    if operation == "rms_norm":
+        return F.rms_norm(x, (width,), weight, EPS)
+    return F.layer_norm(x, (width,), weight, bias, EPS)
+
+
+def check(name, result, operation, x, residual, weight, bias):
+    """Compares some rows with float64. Returns the largest error, the rounding to storage taken off."""
+    y = result[0] if isinstance(result, tuple) else result
+    some = max(1, min(x.shape[0], (1 << 20) // x.shape[1]))
+    source = x[:some].float()
+    if operation == "residual":
+        source = source + residual[:some].float()
+    source = source.double()
+    if operation == "rms_norm":
+        exact = source * torch.rsqrt((source * source).mean(-1, keepdim=True) + EPS) * weight.double()
+    else:
+        variance, mean = torch.var_mean(source, -1, correction=0, keepdim=True)
+        exact = (source - mean) * torch.rsqrt(variance + EPS) * weight.double() + bias.double()
+    rounding = {torch.float32: 0.0, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}[x.dtype]
+    # A residual sum may be rounded to storage before it is normalized.
+    slack = 4 * rounding if operation == "residual" else 0.0
+    error = ((y[:some].double() - exact).abs() - exact.abs() * rounding).max().item()
+    if not error <= 1e-4 + 8 * slack:
+        raise SystemExit(f"{name}, {operation} {tuple(x.shape)} {x.dtype}: {error} off, not timed")
+    return max(error, 0.0)
+
+
+def time(work):
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    work()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", required=True)
+    parser.add_argument("--log2-elements", type=int, default=28)
+    parser.add_argument("--samples", type=int, default=15)
+    parser.add_argument("--storage", default="f32,f16,bf16")
+    parser.add_argument("--operations", default=",".join(OPERATIONS))
+    options = parser.parse_args()
+
+    torch.manual_seed(0)
+    elements = 1 << options.log2_elements
+    compiled = torch.compile(eager, dynamic=False)
+    torch._dynamo.config.cache_size_limit = 1000
+    implementations = {"PyTorch eager": eager, "torch.compile": compiled, "Triton": by_triton}
+    results = {name: [] for name in implementations}
+    for storage in options.storage.split(","):
+        dtype = STORAGE[storage]
+        for operation in options.operations.split(","):
+            shapes = [(elements // width, width) for width in WIDTHS if width <= elements] + FEW_ROWS
+            for rows, width in shapes:
+                x = torch.rand(rows, width, device="cuda").to(dtype)
+                residual = torch.rand(rows, width, device="cuda").to(dtype)
+                weight = (1 + torch.arange(width, device="cuda") % 5 / 8).to(dtype)
+                bias = (torch.arange(width, device="cuda") % 3 / 4 - 0.25).to(dtype)
+                tensors = 4 if operation == "residual" else 2
+                targets = [torch.empty_like(x) for _ in range(tensors // 2)]
+                sources = [x, residual][: tensors // 2]
+
+                def copy():
+                    for target, source in zip(targets, sources):
+                        target.copy_(source)
+
+                works, errors = {"copy": copy}, {}
+                for name, implementation in implementations.items():
+                    def work(implementation=implementation):
+                        return implementation(operation, x, residual, weight, bias)
+
+                    errors[name] = check(name, work(), operation, x, residual, weight, bias)
+                    works[name] = work
+                times = {name: [] for name in works}
+                for name, work in works.items():
+                    for _ in range(3):
+                        time(work)
+                for _ in range(options.samples):
+                    for name, work in works.items():
+                        times[name].append(time(work))
+                median = {name: statistics.median(values) for name, values in times.items()}
+                size = tensors * rows * width * x.element_size()
+                line = f"{operation:<10} {storage:>4} {rows:>9} × {width:<8}"
+                for name in implementations:
+                    line += f"  {name} {median[name]:.4f} ms ({median[name] / median['copy']:.2f})"
+                    results[name].append({
+                        "operation": operation,
+                        "storage": storage,
+                        "rows": rows,
+                        "width": width,
+                        "bytes": size,
+                        "milliseconds": median[name],
+                        "gigabytes_per_second": size / median[name] / 1e6,
+                        "copy_milliseconds": median["copy"],
+                        "copy_gigabytes_per_second": size / median["copy"] / 1e6,
+                        "ratio_to_copy": median[name] / median["copy"],
+                        "largest_error": errors[name],
+                    })
+                print(line, flush=True)
+
+    reports = [
+        {
+            "implementation": name,
+            "version": f"torch {torch.__version__}, triton {triton.__version__}",
+            "adapter": torch.cuda.get_device_name(),
+            "backend": "CUDA",
+            "driver": f"CUDA {torch.version.cuda}",
+            "date": datetime.date.today().isoformat(),
+            "method": "CUDA events",
+            "samples": options.samples,
+            "results": results[name],
+        }
+        for name in implementations
+    ]
+    with open(options.json, "w", encoding="utf-8") as file:
+        json.dump(reports, file, indent=2)
+        file.write("\n")
+
+
+if __name__ == "__main__":
+    main()
