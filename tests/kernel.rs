@@ -511,7 +511,7 @@ fn candidates_begin_with_the_pick_and_all_run() {
                 let problem = Problem::new(rows, width).expect("a valid problem");
                 let candidates = Plan::candidates(&problem, &capabilities).expect("plans");
                 assert_eq!(Some(&candidates[0]), Plan::new(&problem, &capabilities).ok().as_ref());
-                assert!(candidates.len() > 1, "{rows} × {width} has no choice on a {class:?} with {subgroups:?}");
+                assert!(rows < 1000 || candidates.len() > 2, "{rows} × {width}: {candidates:?}");
                 for (i, plan) in candidates.iter().enumerate() {
                     check(plan, &capabilities);
                     assert!(!candidates[..i].contains(plan), "{plan} stands twice");
