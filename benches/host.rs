@@ -105,10 +105,15 @@ impl Bare {
         let kernel = &plan.kernels()[0];
         let [chunk] = plan.chunks() else { panic!("{plan} has more than one chunk") };
         let [dispatch] = chunk.dispatches.as_slice() else { panic!("{plan} has more than one dispatch") };
-        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: None,
-            source: wgpu::ShaderSource::Wgsl(kernel.wgsl().into()),
-        });
+        let descriptor =
+            wgpu::ShaderModuleDescriptor { label: None, source: wgpu::ShaderSource::Wgsl(kernel.wgsl().into()) };
+        // Safety: as where the crate does so. The two are to differ in the host's part alone.
+        let module = unsafe {
+            device.create_shader_module_trusted(
+                descriptor,
+                wgpu::ShaderRuntimeChecks { force_loop_bounding: true, ..wgpu::ShaderRuntimeChecks::unchecked() },
+            )
+        };
         let entry = |binding: u32, ty| wgpu::BindGroupLayoutEntry {
             binding,
             visibility: wgpu::ShaderStages::COMPUTE,

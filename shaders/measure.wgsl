@@ -49,29 +49,41 @@ fn step_sums(turn: u32, scale: f32, shift: f32) -> Sums {
 // loop that has no turns left once more, for nobody.
 fn sums_about(shift: f32, scale: f32) -> vec2<f32> {
     var sums = Sums();
-    var turn = 0u;
-    loop {
-        var outer = Sums();
+    if TURNS <= BLOCK {
+        sums = block_sums(0u, scale, shift);
+    } else {
+        var turn = 0u;
         loop {
-            var block = Sums();
+            var outer = Sums();
             loop {
-                block = add(block, step_sums(turn, scale, shift));
-                turn += STEP;
-                if turn % BLOCK == 0u || turn >= span_turns() {
+                outer = add(outer, block_sums(turn, scale, shift));
+                turn += BLOCK;
+                if turn % OUTER_BLOCK == 0u || turn >= span_turns() {
                     break;
                 }
             }
-            outer = add(outer, block);
-            if turn % OUTER_BLOCK == 0u || turn >= span_turns() {
+            sums = add(sums, outer);
+            if turn >= span_turns() {
                 break;
             }
         }
-        sums = add(sums, outer);
-        if turn >= span_turns() {
+    }
+    return span_sum(vec2<f32>(unit_sum(sums.differences), unit_sum(sums.squares)));
+}
+
+// The sums over BLOCK turns, or as many as there are.
+fn block_sums(begin: u32, scale: f32, shift: f32) -> Sums {
+    let end = min(begin + BLOCK, span_turns());
+    var sums = Sums();
+    var turn = begin;
+    loop {
+        sums = add(sums, step_sums(turn, scale, shift));
+        turn += STEP;
+        if turn >= end {
             break;
         }
     }
-    return span_sum(vec2<f32>(unit_sum(sums.differences), unit_sum(sums.squares)));
+    return sums;
 }
 
 fn add(a: Sums, b: Sums) -> Sums {

@@ -1,6 +1,6 @@
 // Second pass of strategy split: every span merges the moments of its row's segments, then normalizes its segment.
 //
-// The merge is that of Chan, Golub and LeVeque. As in the measuring of a span, a first pass about an origin from the row
+// The merge is that of Chan, Golub and LeVeque. A first pass about an origin from the row
 // (the first segment's mean) finds the shift, and a second one the correction, with w_i = count_i / WIDTH:
 //     shift ≈ origin + Σ w_i (mean_i − origin)
 //     e_i = mean_i − shift,  correction = Σ w_i e_i,  variance = Σ w_i (variance_i + e_i²) − correction²
@@ -101,7 +101,7 @@ fn merge() -> Moments {
     var exponent = 0;
     var suspect = true;
     var again = false;
-    // At most twice, as in the measuring of a span.
+    // At most twice.
     loop {
         let merged = merge_scaled(exponent);
         if suspect {

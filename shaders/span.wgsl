@@ -26,11 +26,12 @@ var<private> span_owned: bool;
 
 // False where the whole workgroup has nothing to do; uniform over the workgroup.
 fn span_select(workgroup_id: vec3<u32>, local_index: u32) -> bool {
-    params = bound_params;
-    let workgroup = workgroup_id.y * params.workgroups_x + workgroup_id.x;
-    if workgroup >= params.workgroups {
+    // Not from the copy: a browser's analysis takes a private variable for one that differs from invocation to invocation.
+    let workgroup = workgroup_id.y * bound_params.workgroups_x + workgroup_id.x;
+    if workgroup >= bound_params.workgroups {
         return false;
     }
+    params = bound_params;
     lane = local_index % LANES;
     first_span = workgroup * SPANS_PER_WORKGROUP + local_index / LANES * SPANS_PER_LANE;
     return true;
@@ -41,9 +42,16 @@ fn span_enter(index: u32) {
     slot = index;
     let span = min(first_span + index, params.spans - 1u);
     span_owned = first_span + index < params.spans;
-    row = span / SEGMENTS;
-    span_begin = (span % SEGMENTS) * SEGMENT_UNITS;
-    span_units = min(SEGMENT_UNITS, ROW_UNITS - span_begin);
+    if SEGMENTS == 1u {
+        // Not left to the compiler: this is done for every unit, and SwiftShader divides.
+        row = span;
+        span_begin = 0u;
+        span_units = ROW_UNITS;
+    } else {
+        row = span / SEGMENTS;
+        span_begin = (span % SEGMENTS) * SEGMENT_UNITS;
+        span_units = min(SEGMENT_UNITS, ROW_UNITS - span_begin);
+    }
 }
 
 // The unit's index within the span.

@@ -187,9 +187,10 @@ fn tuning_finds_a_plan_that_later_layers_take_and_a_file_keeps() {
     let pick = layer.prepare(&device, &bindings).expect("an operation").plan().clone();
 
     let tuning = layer.tune(&device, &bindings).expect("a tuning");
-    assert!(tuning.measured.len() > 3, "{tuning:?}");
-    assert!(tuning.measured.iter().any(|(plan, _)| *plan == pick), "the planner's pick is measured too");
-    assert!(tuning.measured.iter().all(|(_, time)| !time.is_zero()));
+    assert!(tuning.measured().len() > 3, "{tuning:?}");
+    assert!(tuning.measured().iter().any(|(plan, _)| *plan == pick), "the planner's pick is measured too");
+    assert!(tuning.measured().iter().all(|(_, time)| !time.is_zero()));
+    assert_eq!(tuning.best(), &tuning.measured()[0].0);
     assert_eq!(output.download().expect("an output"), tensor([300, 96], vec![0.0; 300 * 96]), "on buffers of its own");
 
     // Whatever was the fastest: here it is made one that no planner would pick.
@@ -234,11 +235,13 @@ fn tuning_finds_a_plan_that_later_layers_take_and_a_file_keeps() {
     // In place, and several tensors in one buffer.
     let rows = Region::from(&input);
     layer.tune(&device, &Bindings::new(300, rows.clone(), rows)).expect("a tuning");
-    // A forced strategy stays.
+    // A forced strategy stays, and nothing is remembered of it.
+    let before = device.tunings_text();
     let split = LayerNormConfig::new(96).strategy(Strategy::Split);
     let split = GpuLayerNorm::new(&device, &split).expect("a layer");
     let tuning = split.tune(&device, &bindings).expect("a tuning");
-    assert!(tuning.measured.iter().all(|(plan, _)| plan.strategy() == Strategy::Split), "{tuning:?}");
+    assert!(tuning.measured().iter().all(|(plan, _)| plan.strategy() == Strategy::Split), "{tuning:?}");
+    assert_eq!(device.tunings_text(), before);
 }
 
 #[test]

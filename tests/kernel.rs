@@ -4,7 +4,7 @@ mod common;
 
 use common::{AFFINES, STRATEGIES};
 use gpu_layer_norm::kernel::{
-    Access, AdapterClass, Capabilities, Dialect, Geometry, Layout, MAX_TURNS, MAX_WIDTH, Place, Plan, Problem,
+    Access, AdapterClass, Capabilities, Dialect, Geometry, Kernel, Layout, MAX_TURNS, MAX_WIDTH, Place, Plan, Problem,
     Reduction, Role, SubgroupSizes, Tunings, Unit,
 };
 use gpu_layer_norm::{Affine, Error, LayerNormConfig, Normalization, StorageType, Variance, kernel};
@@ -151,15 +151,17 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
         assert!(kernel.workgroup_storage() <= capabilities.max_workgroup_storage);
         assert!(kernel.bindings().len() as u32 - 1 <= capabilities.max_storage_buffers);
         assert!(!kernel.uses_subgroups() || capabilities.subgroups.is_some());
-        // All loops of an invocation together stay below what llvmpipe lets run: six over the span, with an
-        // outer loop for each 64 turns of two of them, and five over the segments.
+        // All loops of an invocation together stay below what llvmpipe lets run: of each span four measurements, four turns at
+        // once in blocks of 32 and of 256, and three times the search for its largest element; of all spans the normalization;
+        // and five loops over the segments.
+        let (turns, spans) = (kernel.turns(), kernel.spans_per_lane);
         let merged = if kernel.segments() > 1 { kernel.segments().div_ceil(kernel.lanes) } else { 0 };
-        let turns = match kernel.entry {
-            kernel::Entry::Merge => kernel.turns() + 6 * merged,
-            _ => 6 * kernel.turns() + kernel.turns() / 16,
+        let all = match kernel.entry {
+            kernel::Entry::Merge => turns + 6 * merged,
+            _ => spans * (4 * (turns.div_ceil(4) + turns.div_ceil(32) + turns.div_ceil(256)) + 3 * turns) + turns,
         };
-        assert!(turns < 65_534, "{turns} turns in {}", kernel.label());
-        assert!(kernel.turns() <= MAX_TURNS);
+        assert!(all < 65_534, "{all} turns in {}", kernel.label());
+        assert!(turns * spans <= MAX_TURNS);
     }
 }
 
@@ -515,6 +517,25 @@ fn candidates_begin_with_the_pick_and_all_run() {
                 for (i, plan) in candidates.iter().enumerate() {
                     check(plan, &capabilities);
                     assert!(!candidates[..i].contains(plan), "{plan} stands twice");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn processors_of_any_number_of_cores_have_plans_without_barriers() {
+    for subgroups in [None, Some(SubgroupSizes { min: 4, max: 4 }), Some(SubgroupSizes { min: 8, max: 8 })] {
+        for cores in [0, 1, 2, 192, u32::MAX] {
+            let capabilities = Capabilities { class: AdapterClass::Cpu, subgroups, cores, ..large_baseline() };
+            for width in [1, 768, 4097, 8191, 32_764, 65_536, 1_000_003, MAX_WIDTH] {
+                for rows in [1, 3, 1000] {
+                    let problem = Problem::new(rows, width).expect("a valid problem");
+                    let plan = Plan::new(&problem, &capabilities).unwrap_or_else(|error| {
+                        panic!("{rows} × {width}, {cores} cores, subgroups {subgroups:?}: {error}")
+                    });
+                    check(&plan, &capabilities);
+                    assert!(!plan.kernels().iter().any(Kernel::uses_barriers), "{cores} cores: {plan}");
                 }
             }
         }

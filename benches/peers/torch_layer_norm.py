@@ -107,7 +107,7 @@ def eager(operation, x, residual, weight, bias):
 
 
 def check(name, result, operation, x, residual, weight, bias):
-    """Compares some rows with float64. Returns the largest error, the rounding to storage taken off."""
+    """Compares some rows with float64. Returns the largest error, the rounding to storage taken off; None if it is too large."""
     y = result[0] if isinstance(result, tuple) else result
     some = max(1, min(x.shape[0], (1 << 20) // x.shape[1]))
     source = x[:some].float()
@@ -120,16 +120,22 @@ def check(name, result, operation, x, residual, weight, bias):
         variance, mean = torch.var_mean(source, -1, correction=0, keepdim=True)
         exact = (source - mean) * torch.rsqrt(variance + EPS) * weight.double() + bias.double()
     rounding = {torch.float32: 0.0, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}[x.dtype]
-    # A residual sum may be rounded to storage before it is normalized.
-    slack = 4 * rounding if operation == "residual" else 0.0
+    # A residual sum, or an RMS-normalized value before its weight, may be rounded to storage in between.
+    slack = 0.0 if operation == "layer_norm" else 32 * rounding
     error = ((y[:some].double() - exact).abs() - exact.abs() * rounding).max().item()
-    if not error <= 1e-4 + 8 * slack:
-        raise SystemExit(f"{name}, {operation} {tuple(x.shape)} {x.dtype}: {error} off, not timed")
+    if not error <= 1e-4 + slack:
+        print(f"{name}, {operation} {tuple(x.shape)} {x.dtype}: {error} off, not timed", flush=True)
+        return None
+    if operation == "residual" and not torch.equal(result[1][:some], (x[:some] + residual[:some])):
+        print(f"{name}, {operation} {tuple(x.shape)} {x.dtype}: the sum is wrong, not timed", flush=True)
+        return None
     return max(error, 0.0)
 
 
 def time(work):
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    # Keeps the GPU busy while the work is launched: what counts is its time on the GPU.
+    torch.cuda._sleep(1_000_000)
     begin.record()
     work()
     end.record()
@@ -174,8 +180,10 @@ def main():
                     def work(implementation=implementation):
                         return implementation(operation, x, residual, weight, bias)
 
-                    errors[name] = check(name, work(), operation, x, residual, weight, bias)
-                    works[name] = work
+                    error = check(name, work(), operation, x, residual, weight, bias)
+                    if error is not None:
+                        errors[name] = error
+                        works[name] = work
                 times = {name: [] for name in works}
                 for name, work in works.items():
                     for _ in range(3):
@@ -186,7 +194,7 @@ def main():
                 median = {name: statistics.median(values) for name, values in times.items()}
                 size = tensors * rows * width * x.element_size()
                 line = f"{operation:<10} {storage:>4} {rows:>9} × {width:<8}"
-                for name in implementations:
+                for name in errors:
                     line += f"  {name} {median[name]:.4f} ms ({median[name] / median['copy']:.2f})"
                     results[name].append({
                         "operation": operation,

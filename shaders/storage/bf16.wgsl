@@ -1,15 +1,15 @@
-// Storage type bf16: the upper half of an f32. Works on bits, so that every adapter has it and rounds alike.
+// Storage type bf16: the upper half of an f32. Works on bits, so that every adapter has it and rounds alike. A multiplication
+// does for a shift to the left: some adapters shift vectors one element at a time, and those that shift better know how.
 
 fn decode_bf16(bits: UnitBits) -> Unit {
-    return bitcast<Unit>(bits << UnitBits(16u));
+    return bitcast<Unit>(bits * 65536u);
 }
 
-// To nearest, ties to even. What is too large becomes infinity; a NaN stays one.
+// To nearest, ties to even, in the upper half of the result. What is too large becomes infinity; a NaN stays one.
 fn encode_bf16(value: Unit) -> UnitBits {
     let bits = bitcast<UnitBits>(value);
-    let upper = bits >> UnitBits(16u);
-    let rounded = (bits + 0x7fffu + (upper & UnitBits(1u))) >> UnitBits(16u);
+    let rounded = bits + select(UnitBits(0x7fffu), UnitBits(0x8000u), (bits & UnitBits(0x10000u)) != UnitBits(0u));
     // A NaN would lose the bits that make it one, or round over to zero.
     let is_nan = (bits & UnitBits(0x7fffffffu)) > UnitBits(0x7f800000u);
-    return select(rounded, upper | UnitBits(0x40u), is_nan);
+    return select(rounded, bits | UnitBits(0x400000u), is_nan);
 }

@@ -25,6 +25,7 @@ fn half_of(word: u32, index: u32) -> UnitBits {
     return (word >> (index % 2u * 16u)) & 0xffffu;
 }
 
+// The upper half of `bits` where element `index` has its own.
 fn half_to(bits: UnitBits, index: u32) -> u32 {
-    return bits << (index % 2u * 16u);
+    return select(bits >> 16u, bits & 0xffff0000u, index % 2u == 1u);
 }

@@ -24,6 +24,7 @@ fn unpack(words: vec2<u32>) -> UnitBits {
     return vec4<u32>(words.x & 0xffffu, words.x >> 16u, words.y & 0xffffu, words.y >> 16u);
 }
 
+// Of each element the upper half counts.
 fn pack(bits: UnitBits) -> vec2<u32> {
-    return vec2<u32>(bits.x | (bits.y << 16u), bits.z | (bits.w << 16u));
+    return vec2<u32>((bits.x >> 16u) | (bits.y & 0xffff0000u), (bits.z >> 16u) | (bits.w & 0xffff0000u));
 }

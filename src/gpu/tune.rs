@@ -1,26 +1,60 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{GpuDevice, PreparedPlan};
-use crate::Error;
-use crate::kernel::{Plan, Problem, Role};
+use super::GpuDevice;
+use crate::kernel::{Plan, Problem};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::{Error, gpu::PreparedPlan, kernel::Role};
 
-/// What measuring found: the plans, the fastest first, each with the time of one run.
+/// What measuring found.
 #[derive(Clone, Debug)]
 pub struct Tuning {
-    /// Plans and median times.
-    pub measured: Vec<(Plan, Duration)>,
+    // Never empty.
+    measured: Vec<(Plan, Duration)>,
 }
 
 impl Tuning {
-    /// The plan that is remembered.
+    /// The fastest plan, or the planner's pick if none is faster than that by more than chance.
     pub fn best(&self) -> &Plan {
         &self.measured[0].0
+    }
+
+    /// Plans with the median time of one run: [`best`](Self::best), then the others, the fastest first.
+    pub fn measured(&self) -> &[(Plan, Duration)] {
+        &self.measured
     }
 }
 
 impl GpuDevice {
-    /// Measures plans for one problem, of which the first is the planner's pick, and remembers the fastest.
-    pub(crate) fn tune(&self, plans: Vec<Plan>) -> Result<Tuning, Error> {
+    /// Takes this plan from now on where such a problem is met.
+    pub(crate) fn remember(&self, plan: &Plan) {
+        if plan.problem().rows() > 0 {
+            self.tunings().insert(plan.problem(), *plan.geometry());
+        }
+    }
+
+    /// The plan that measuring found to be the fastest for such a problem.
+    pub(crate) fn tuned_plan(&self, problem: &Problem) -> Option<Plan> {
+        let geometry = self.tunings().get(problem)?;
+        Plan::with_geometry(problem, self.capabilities(), geometry).ok()
+    }
+
+    /// Adds the tunings of a text that [`tunings_text`](Self::tunings_text) gave, and returns their number: 0 if they are for
+    /// another adapter, driver or version of this crate, which is logged. Layers and operations made afterwards use them.
+    pub fn load_tunings_text(&self, text: &str) -> usize {
+        self.tunings().read(text)
+    }
+
+    /// Everything that [`GpuLayerNorm::tune`](crate::GpuLayerNorm::tune) found on this device or that was loaded, as text.
+    pub fn tunings_text(&self) -> String {
+        self.tunings().to_string()
+    }
+}
+
+/// What waits for the device, or has files: not for a browser.
+#[cfg(not(target_arch = "wasm32"))]
+impl GpuDevice {
+    /// Measures plans for one problem, of which the first is the planner's pick.
+    pub(crate) fn measure(&self, plans: Vec<Plan>) -> Result<Tuning, Error> {
         const ROUNDS: usize = 7;
         // The planner's pick stays unless another is faster by more than chance.
         const MARGIN: f64 = 0.97;
@@ -29,10 +63,22 @@ impl GpuDevice {
         let buffers = self.stand_ins(&problem)?;
         let mut contenders = Vec::new();
         for plan in plans {
-            let prepared = PreparedPlan::new(self, plan, &buffers, None)?;
             // The first run warms caches up, the second says how many fill a measurement.
-            self.time(&prepared, 1)?;
-            let once = self.time(&prepared, 1)?;
+            let what = plan.to_string();
+            let prepared = PreparedPlan::new(self, plan, &buffers, None);
+            let once = prepared.and_then(|prepared| {
+                self.time(&prepared, 1)?;
+                Ok((self.time(&prepared, 1)?, prepared))
+            });
+            let (once, prepared) = match once {
+                Ok(once) => once,
+                // Without the others the pick stays.
+                Err(error) if !contenders.is_empty() && self.check_lost().is_ok() => {
+                    log::warn!("not measured: {what}: {error}");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let turns = (Duration::from_millis(2).as_nanos() / once.as_nanos().max(1)).clamp(1, 64) as u32;
             contenders.push((prepared, turns, Vec::with_capacity(ROUNDS)));
         }
@@ -54,34 +100,13 @@ impl GpuDevice {
             let position = measured.iter().position(|(plan, _)| *plan == pick).unwrap_or(0);
             measured[..=position].rotate_right(1);
         }
-        if problem.rows() > 0 {
-            self.tunings().insert(&problem, *measured[0].0.geometry());
-        }
         Ok(Tuning { measured })
-    }
-
-    /// The plan that measuring found to be the fastest for such a problem.
-    pub(crate) fn tuned_plan(&self, problem: &Problem) -> Option<Plan> {
-        let geometry = self.tunings().get(problem)?;
-        Plan::with_geometry(problem, self.capabilities(), geometry).ok()
-    }
-
-    /// Adds the tunings of a text that [`tunings_text`](Self::tunings_text) gave, and returns their number: 0 if they are for
-    /// another adapter, driver or version of this crate, which is logged. Layers and operations made afterwards use them.
-    pub fn load_tunings_text(&self, text: &str) -> usize {
-        self.tunings().read(text)
-    }
-
-    /// Everything that [`GpuLayerNorm::tune`](crate::GpuLayerNorm::tune) found on this device or that was loaded, as text.
-    pub fn tunings_text(&self) -> String {
-        self.tunings().to_string()
     }
 
     /// As [`load_tunings_text`](Self::load_tunings_text), from a file. Where there is no such file, nothing is loaded.
     ///
     /// # Errors
     /// [`Error::TuningFile`] if there is one that cannot be read.
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn load_tunings(&self, path: impl AsRef<std::path::Path>) -> Result<usize, Error> {
         let path = path.as_ref();
         match std::fs::read_to_string(path) {
@@ -98,7 +123,6 @@ impl GpuDevice {
     ///
     /// # Errors
     /// [`Error::TuningFile`].
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn save_tunings(&self, path: impl AsRef<std::path::Path>) -> Result<(), Error> {
         let path = path.as_ref();
         std::fs::write(path, self.tunings_text())
@@ -142,7 +166,7 @@ impl GpuDevice {
             }
             encoder.finish()
         })?;
-        let start = Instant::now();
+        let start = std::time::Instant::now();
         self.queue().submit([commands]);
         self.wait()?;
         Ok(start.elapsed())

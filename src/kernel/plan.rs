@@ -8,10 +8,11 @@ use super::{
 };
 use crate::Error;
 
-/// The most turns that a plan lets one loop over a span take.
+/// The most turns that a plan lets loops over a span take, those over all spans of an invocation together.
 ///
 /// Mesa's llvmpipe ends an invocation's loops, all taken together, after 65,534 turns and goes on with a wrong result (22.3:
-/// of two loops of 40,000 turns the second ran 25,534). A kernel goes over its span at most six times.
+/// of two loops of 40,000 turns the second ran 25,534). A kernel measures a span up to four times, four turns at once, looks for
+/// its largest element up to three times, and goes over it once more to normalize it: five and a half times this at most.
 pub const MAX_TURNS: u32 = 8192;
 
 /// The most segments of a row that one invocation merges; six loops over them and one over the span stay below 65,534.
@@ -309,12 +310,12 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Geometry { access, reduction, lanes, spans_per_workgroup, .. } = self.geometry;
+        let Geometry { access, reduction, lanes, spans_per_lane, spans_per_workgroup, .. } = self.geometry;
         let kernel = &self.kernels[0];
         write!(
             f,
-            "{}: {}; {lanes} lanes a span, {spans_per_workgroup} spans a workgroup, {access:?}, reduction {reduction:?}, \
-             {:?} access, {} turns",
+            "{}: {}; {lanes} lanes a span, {spans_per_workgroup} spans a workgroup, {spans_per_lane} a lane, {access:?}, \
+             reduction {reduction:?}, {:?} access, {} turns",
             self.strategy(),
             self.problem,
             kernel.unit,
@@ -427,8 +428,9 @@ fn kernels(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -
     if access == Access::Held && held > MAX_HELD {
         return refuse(format!("an invocation would hold {held} elements, it can hold {MAX_HELD}"));
     }
-    if kernel.turns() > MAX_TURNS {
-        return refuse(format!("a loop of {} turns, the most is {MAX_TURNS}", kernel.turns()));
+    let turns = u64::from(kernel.turns()) * u64::from(spans_per_lane);
+    if turns > u64::from(MAX_TURNS) {
+        return refuse(format!("loops of {turns} turns over {spans_per_lane} spans, the most is {MAX_TURNS}"));
     }
     if kernel.segments().div_ceil(lanes) > MAX_MERGE_TURNS {
         return refuse(format!(
@@ -702,7 +704,7 @@ fn cpu_candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometr
         .map(|lanes| {
             // Enough segments for every core, none longer than the longest loop.
             let unit = unit_of(problem).elements();
-            let wanted = (32 * cores).div_ceil(rows.max(1)).max(2) as u32;
+            let wanted = (32 * cores).div_ceil(rows.max(1)).clamp(2, u64::from(MAX_MERGE_TURNS / 2 * lanes)) as u32;
             let segments = wanted.max(width.div_ceil(MAX_TURNS / 2 * lanes * unit));
             Geometry { segment_width: Some(segment_width(width, segments, lanes)), ..whole(Access::Reread, lanes, 1) }
         })

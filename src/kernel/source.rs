@@ -354,7 +354,7 @@ impl Kernel {
             (StorageType::F32, _) => writeln!(wgsl, "    {target}[index] = value;")?,
             (_, Unit::Vector) => writeln!(wgsl, "    {target}[index] = pack(encode_{storage}(value));")?,
             (_, Unit::Scalar) => {
-                writeln!(wgsl, "    atomicAnd(&{target}[index / 2u], ~half_to(0xffffu, index));")?;
+                writeln!(wgsl, "    atomicAnd(&{target}[index / 2u], ~half_to(0xffff0000u, index));")?;
                 writeln!(wgsl, "    atomicOr(&{target}[index / 2u], half_to(encode_{storage}(value), index));")?;
             }
         }

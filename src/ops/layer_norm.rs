@@ -33,7 +33,8 @@ impl GpuLayerNorm {
     /// # Errors
     /// What is wrong with the config: [`Error::NormalizedShape`], [`Error::Rank`], [`Error::Width`], [`Error::Eps`],
     /// [`Error::UnbiasedWidth`], [`Error::RmsNorm`]. That the device cannot run it: [`Error::RowSize`],
-    /// [`Error::DeviceTooSmall`], [`Error::Strategy`]. And [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    /// [`Error::DeviceTooSmall`], [`Error::Geometry`], [`Error::Strategy`]; with the rows to expect, [`Error::BufferSize`],
+    /// [`Error::Size`]. And [`Error::OutOfMemory`], [`Error::DeviceLost`], [`Error::Wgpu`].
     pub fn new(device: &GpuDevice, config: &LayerNormConfig) -> Result<Self, Error> {
         let problem = config.problem(1)?;
         plan(config, &problem, device)?;
@@ -209,10 +210,11 @@ impl GpuLayerNorm {
 
     /// Measures the plans that may be the fastest for these bindings on this adapter, on buffers of its own, and remembers the
     /// fastest: this and every other layer on this device takes it from now on where it meets such a problem (tensors of the
-    /// same kind, and rows to the same power of two). [`GpuDevice::save_tunings`] keeps what was found for later runs.
+    /// same kind, and rows to the next power of two). [`GpuDevice::save_tunings`] keeps what was found for later runs. Where the
+    /// config forces a strategy, its plans are measured and nothing is remembered.
     ///
-    /// Takes about 50 times as long as the operation itself for each plan, and at least some tens of milliseconds, and needs as
-    /// much memory as the operation.
+    /// Takes some tens of milliseconds for each plan, or nine times as long as the operation itself, whichever is longer, and its
+    /// compilation. Needs buffers as long as the caller's are up to the last element that takes part.
     ///
     /// # Errors
     /// As [`prepare`](Self::prepare).
@@ -220,14 +222,15 @@ impl GpuLayerNorm {
     pub fn tune(&self, device: &GpuDevice, bindings: &Bindings) -> Result<Tuning, Error> {
         let (_, problem) = self.bind(device, bindings)?;
         let mut plans = Plan::candidates(&problem, device.capabilities())?;
-        if let Some(strategy) = self.config.forced_strategy() {
-            plans.retain(|plan| plan.strategy() == strategy);
-            let first = plan(&self.config, &problem, device)?;
-            if !plans.contains(&first) {
-                plans.insert(0, first);
-            }
-        }
-        device.tune(plans)
+        let Some(strategy) = self.config.forced_strategy() else {
+            let tuning = device.measure(plans)?;
+            device.remember(tuning.best());
+            return Ok(tuning);
+        };
+        let pick = Plan::with_strategy(&problem, device.capabilities(), strategy)?;
+        plans.retain(|plan| plan.strategy() == strategy && *plan != pick);
+        plans.insert(0, pick);
+        device.measure(plans)
     }
 
     /// The problem that this layer poses with these tensors: what [`Plan`] is made from for
@@ -268,12 +271,9 @@ impl GpuLayerNorm {
 }
 
 fn plan(config: &LayerNormConfig, problem: &Problem, device: &GpuDevice) -> Result<Plan, Error> {
-    let forced = config.forced_strategy();
-    let tuned = device.tuned_plan(problem).filter(|plan| forced.is_none_or(|strategy| strategy == plan.strategy()));
-    match (tuned, forced) {
-        (Some(plan), _) => Ok(plan),
-        (None, Some(strategy)) => Plan::with_strategy(problem, device.capabilities(), strategy),
-        (None, None) => Plan::new(problem, device.capabilities()),
+    match config.forced_strategy() {
+        Some(strategy) => Plan::with_strategy(problem, device.capabilities(), strategy),
+        None => device.tuned_plan(problem).map_or_else(|| Plan::new(problem, device.capabilities()), Ok),
     }
 }
 

@@ -85,13 +85,14 @@ impl Data {
                 (0..rows * width).map(|i| if i % width == 0 { first } else { normal() }).collect()
             }
             Self::Peaks { height } => {
-                // `sample_index` in `shaders/access/reread.wgsl`.
+                // As `span_shift` in `shaders/access/reread.wgsl` has them.
                 let unit = if width.is_multiple_of(4) { 4 } else { 1 };
-                let samples = 16 / unit;
+                let (units, samples) = (width / unit, 16 / unit);
+                let stride = (units / samples).max(1);
                 let mut values: Vec<f32> = (0..rows * width).map(|_| normal()).collect();
                 for row in values.chunks_mut(width) {
                     for i in 0..samples {
-                        let first = (2 * i + 1) * (width / unit) / (2 * samples) * unit;
+                        let first = (i * stride + stride / 2).min(units - 1) * unit;
                         row[first..first + unit].fill(height);
                     }
                 }
