@@ -4,6 +4,7 @@
 //!
 //! The table has a line for each shape and a column for each implementation: milliseconds, and in brackets the ratio to a copy
 //! of the same bytes on the same device, in the same run. The chart shows that ratio by width, for tensors of full size.
+//! Results that the benchmark found to be wrong have no time.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -31,6 +32,8 @@ struct Measured {
     width: u64,
     milliseconds: f64,
     ratio: f64,
+    /// The result is so far off that its time says nothing.
+    wrong: bool,
 }
 
 struct Options {
@@ -106,6 +109,7 @@ fn column(report: &Value, operation: &str, storage: &str) -> Column {
                 width: result["width"].as_u64()?,
                 milliseconds: result["milliseconds"].as_f64()?,
                 ratio: result["ratio_to_copy"].as_f64()?,
+                wrong: result["wrong"].as_bool().unwrap_or(false),
             })
         });
     Column { name: format!("{}, {adapter}, {}", text("implementation"), text("date")), measured: measured.collect() }
@@ -129,6 +133,7 @@ fn table(columns: &[Column]) -> String {
         for column in columns {
             let found = column.measured.iter().find(|it| (it.rows, it.width) == (rows, width));
             match found {
+                Some(it) if it.wrong => write!(table, " wrong |"),
                 Some(it) => write!(table, " {:.3} ({:.2}) |", it.milliseconds, it.ratio),
                 None => write!(table, " – |"),
             }
@@ -144,7 +149,7 @@ fn chart(file: &str, title: &str, columns: &[Column]) -> Result<(), Box<dyn Erro
     let full = |column: &Column| {
         let largest = column.measured.iter().map(|it| it.rows * it.width).max().unwrap_or(0);
         let mut full: Vec<Measured> =
-            column.measured.iter().filter(|it| it.rows * it.width > largest / 2).cloned().collect();
+            column.measured.iter().filter(|it| it.rows * it.width > largest / 2 && !it.wrong).cloned().collect();
         full.sort_by_key(|it| it.width);
         // Of a few-row shape that is as large, only the first stays.
         full.dedup_by_key(|it| it.width);
@@ -162,13 +167,14 @@ fn chart(file: &str, title: &str, columns: &[Column]) -> Result<(), Box<dyn Erro
         .margin_right(36)
         .x_label_area_size(36)
         .y_label_area_size(44)
-        .build_cartesian_2d((first as f64..last as f64).log_scale(), (0.8..highest * 1.6).log_scale())?;
+        .build_cartesian_2d((first as f64..last as f64).log_scale(), (0.8..highest * 3.0).log_scale())?;
     chart
         .configure_mesh()
         .x_desc("width")
         .x_label_formatter(&|width| format!("{width:.0}"))
         .y_label_formatter(&|ratio| format!("{ratio:.1}"))
         .label_style(("sans-serif", 13))
+        .light_line_style(TRANSPARENT)
         .draw()?;
     let copy = [(first as f64, 1.0), (last as f64, 1.0)];
     chart.draw_series(LineSeries::new(copy, BLACK.mix(0.5)))?.label("copy").legend(|at| legend(at, BLACK.mix(0.5)));

@@ -53,10 +53,12 @@ fn main() {
         results.push(result);
         let mut result = row(&case, burn_time, copy);
         result["largest_error"] = json!(largest_error);
+        // Also where it is NaN.
+        let wrong = !(largest_error <= WRONG);
+        result["wrong"] = json!(wrong);
         burn_results.push(result);
         let faster = burn_time.as_secs_f64() / time.as_secs_f64();
-        // Also where it is NaN.
-        if !(largest_error <= WRONG) {
+        if wrong {
             println!("{:>58} Burn's result is wrong, {largest_error:.1e} off: its time does not count", "");
             continue;
         }
