@@ -20,6 +20,9 @@ fn main() {
     }
 }
 
+const USAGE: &str = "report [--markdown FILE] [--svg FILE] [--operation NAME] [--storage NAME] JSON…
+puts the JSON files of the benchmarks side by side: a table, and a chart if asked for";
+
 /// What one implementation did on one adapter.
 struct Column {
     name: String,
@@ -65,6 +68,11 @@ fn options(mut parser: lexopt::Parser) -> Result<Options, lexopt::Error> {
 
 fn run(parser: lexopt::Parser) -> Result<(), Box<dyn Error>> {
     let Options { markdown, svg, operation, storage, files } = options(parser)?;
+    if files.is_empty() {
+        // As where `cargo bench` runs all benchmarks.
+        println!("{USAGE}");
+        return Ok(());
+    }
     let mut reports = Vec::new();
     for file in &files {
         let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;

@@ -119,14 +119,15 @@ fn every_strategy(_: &str, device: &GpuDevice) -> Outcome {
     Ok(())
 }
 
-/// Every width with 1, 2, 3, 7 and 64 rows as far as the adapter's budget goes, with the planner's pick, and with each forced
-/// strategy at one row count. Each affine map of each of these is a kernel to compile, so they take the maps in turn, and so do
-/// the strategies: next to every width is one that tries the others.
+/// Every width with 1, 2, 3 or 7 rows, in turn, and with 64, as far as the adapter's budget goes, with the planner's pick, and
+/// with each forced strategy at the few rows. Each affine map of each of these is a kernel to compile, so they take the maps in
+/// turn, and so do the strategies: next to every width is one that tries the others.
 fn widths(name: &str, device: &GpuDevice, widths: impl IntoIterator<Item = usize>) -> Outcome {
     let budget = element_budget(name).min(1 << 16);
     for width in widths {
-        let row_counts: BTreeSet<usize> = [1, 2, 3, 7, 64].map(|rows| rows.min((budget / width).max(1))).into();
-        let forced_rows = row_counts.iter().copied().filter(|&rows| rows <= 7).max().unwrap_or(1);
+        let most = (budget / width).max(1);
+        let forced_rows = [1, 2, 3, 7][width / 2 % 4].min(most);
+        let row_counts = BTreeSet::from([forced_rows, 64.min(most)]);
         for rows in row_counts {
             let case = Case::new(rows, width, Data::Normal { mean: 3.0, std: 2.0 }, width as u64);
             for (i, affine) in AFFINES.into_iter().enumerate() {

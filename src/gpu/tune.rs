@@ -25,13 +25,6 @@ impl Tuning {
 }
 
 impl GpuDevice {
-    /// Takes this plan from now on where such a problem is met.
-    pub(crate) fn remember(&self, plan: &Plan) {
-        if plan.problem().rows() > 0 {
-            self.tunings().insert(plan.problem(), *plan.geometry());
-        }
-    }
-
     /// The plan that measuring found to be the fastest for such a problem.
     pub(crate) fn tuned_plan(&self, problem: &Problem) -> Option<Plan> {
         let geometry = self.tunings().get(problem)?;
@@ -101,6 +94,13 @@ impl GpuDevice {
             measured[..=position].rotate_right(1);
         }
         Ok(Tuning { measured })
+    }
+
+    /// Takes this plan from now on where such a problem is met.
+    pub(crate) fn remember(&self, plan: &Plan) {
+        if plan.problem().rows() > 0 {
+            self.tunings().insert(plan.problem(), *plan.geometry());
+        }
     }
 
     /// As [`load_tunings_text`](Self::load_tunings_text), from a file. Where there is no such file, nothing is loaded.

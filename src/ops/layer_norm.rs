@@ -1,6 +1,6 @@
 use super::Bindings;
 use crate::kernel::{Problem, Role};
-use crate::{Error, GpuDevice, GpuTensor, LayerNormConfig, Plan, PreparedPlan, StorageType, Tensor, Tuning};
+use crate::{Error, GpuDevice, GpuTensor, LayerNormConfig, Plan, PreparedPlan, StorageType, Tensor};
 
 /// Layer normalization over the trailing dimensions of its input, with PyTorch's semantics:
 /// y = (x − mean) / sqrt(variance + eps) · weight + bias, mean and variance over each group of trailing dimensions. With
@@ -219,7 +219,7 @@ impl GpuLayerNorm {
     /// # Errors
     /// As [`prepare`](Self::prepare).
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn tune(&self, device: &GpuDevice, bindings: &Bindings) -> Result<Tuning, Error> {
+    pub fn tune(&self, device: &GpuDevice, bindings: &Bindings) -> Result<crate::Tuning, Error> {
         let (_, problem) = self.bind(device, bindings)?;
         let mut plans = Plan::candidates(&problem, device.capabilities())?;
         let Some(strategy) = self.config.forced_strategy() else {
