@@ -13,7 +13,7 @@ use gpu_layer_norm::kernel::{BindingRole, ENTRY_POINT, Plan, Role};
 use gpu_layer_norm::{
     Bindings, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, PreparedPlan, Tensor, wgpu,
 };
-use measure::report::{device, fail};
+use measure::report::{device, fail, write};
 use measure::{largest_difference, median};
 use serde_json::json;
 use wgpu::util::DeviceExt as _;
@@ -84,10 +84,7 @@ fn report(device: &GpuDevice, recording: &Recording, small: &Small, file: Option
         "record_100_microseconds": { "prepared": record[0], "bare": record[1] },
         "run_64x768_microseconds": { "run": run[0], "by_hand": run[1] },
     });
-    if let Err(error) = std::fs::write(file, format!("{report:#}\n")) {
-        eprintln!("{file}: {error}");
-        std::process::exit(1);
-    }
+    write(file, &report);
 }
 
 /// A plan by bare wgpu calls: a pipeline, and what its bind group holds beside input and output.

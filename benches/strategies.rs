@@ -5,66 +5,56 @@
 
 mod measure;
 
-use measure::report::{Options, device, fail, header};
-use measure::{Bench, Case, Pool, Stopwatch};
+use measure::Case;
+use measure::report::run;
 use serde_json::json;
 
 fn main() {
-    let options = Options::from_command_line();
-    let device = device();
-    let stopwatch = Stopwatch::new(&device);
-    let mut report = header("gpu-layer-norm", &device, &stopwatch, options.samples);
-    let elements = options.elements(&device);
-    let mut pool = Pool::new(&device, elements);
-    let mut results = Vec::new();
     let mut worst = 1.0_f64;
-    for &storage in &options.storage {
-        for &operation in &options.operations {
-            for (rows, width) in options.shapes(elements, false) {
-                let case = Case { operation, storage, rows, width };
-                let bench = Bench::new(&mut pool, case, true).unwrap_or_else(|error| fail(&error));
-                let (times, copy) = bench.compare(&stopwatch, options.samples).unwrap_or_else(|error| fail(&error));
-                let best = times.iter().min().copied().unwrap_or_default();
-                let off = times[0].as_secs_f64() / best.as_secs_f64().max(1e-9);
-                worst = worst.max(off);
-                println!(
-                    "\n{operation} {storage} {rows} × {width}: the pick is {off:.2} times the best; ratio to copy, candidate"
-                );
-                let mut candidates: Vec<_> = bench
-                    .plans
-                    .iter()
-                    .zip(&times)
-                    .map(|(plan, time)| {
-                        let ratio = time.as_secs_f64() / copy.as_secs_f64().max(1e-9);
-                        (ratio, plan.plan().strategy().to_string(), plan.plan().geometry().to_string())
-                    })
-                    .collect();
-                let pick = candidates[0].2.clone();
-                candidates.sort_by(|a, b| a.0.total_cmp(&b.0));
-                for (ratio, strategy, geometry) in &candidates {
-                    let mark = if *geometry == pick { "  ← pick" } else { "" };
-                    println!("  {ratio:>6.2}  {strategy:<9} {geometry}{mark}");
-                }
-                results.push(json!({
-                    "operation": operation.to_string(),
-                    "storage": storage.to_string(),
-                    "rows": rows,
-                    "width": width,
-                    "copy_milliseconds": copy.as_secs_f64() * 1e3,
-                    "pick": pick,
-                    "pick_to_best": off,
-                    "largest_error": bench.largest_error,
-                    "candidates": candidates
-                        .iter()
-                        .map(|(ratio, strategy, geometry)| {
-                            json!({ "ratio_to_copy": ratio, "strategy": strategy, "geometry": geometry })
-                        })
-                        .collect::<Vec<_>>(),
-                }));
+    run(
+        false,
+        true,
+        || {},
+        |bench, times, copy| {
+            let Case { operation, storage, rows, width } = bench.case;
+            let best = times.iter().min().copied().unwrap_or_default();
+            let off = times[0].as_secs_f64() / best.as_secs_f64().max(1e-9);
+            worst = worst.max(off);
+            println!(
+                "\n{operation} {storage} {rows} × {width}: the pick is {off:.2} times the best; ratio to copy, candidate"
+            );
+            let mut candidates: Vec<_> = bench
+                .plans
+                .iter()
+                .zip(times)
+                .map(|(plan, time)| {
+                    let ratio = time.as_secs_f64() / copy.as_secs_f64().max(1e-9);
+                    (ratio, plan.plan().strategy().to_string(), plan.plan().geometry().to_string())
+                })
+                .collect();
+            let pick = candidates[0].2.clone();
+            candidates.sort_by(|a, b| a.0.total_cmp(&b.0));
+            for (ratio, strategy, geometry) in &candidates {
+                let mark = if *geometry == pick { "  ← pick" } else { "" };
+                println!("  {ratio:>6.2}  {strategy:<9} {geometry}{mark}");
             }
-        }
-    }
+            json!({
+                "operation": operation.to_string(),
+                "storage": storage.to_string(),
+                "rows": rows,
+                "width": width,
+                "copy_milliseconds": copy.as_secs_f64() * 1e3,
+                "pick": pick,
+                "pick_to_best": off,
+                "largest_error": bench.largest_error,
+                "candidates": candidates
+                    .iter()
+                    .map(|(ratio, strategy, geometry)| {
+                        json!({ "ratio_to_copy": ratio, "strategy": strategy, "geometry": geometry })
+                    })
+                    .collect::<Vec<_>>(),
+            })
+        },
+    );
     println!("\nthe pick is {worst:.2} times the best at most");
-    report["results"] = json!(results);
-    options.write(&report);
 }

@@ -437,10 +437,12 @@ impl Bench {
             layer.set_bias(&shaped(case.bias())?)?;
         }
         let bindings = pool.bindings(&case);
-        let mut candidates = Plan::candidates(&layer.problem(device, &bindings)?, device.capabilities())?;
-        if !all_candidates {
-            candidates.truncate(1);
-        }
+        let problem = layer.problem(device, &bindings)?;
+        let candidates = if all_candidates {
+            Plan::candidates(&problem, device.capabilities())?
+        } else {
+            vec![Plan::new(&problem, device.capabilities())?]
+        };
         let mut largest_error = 0.0_f64;
         let mut plans = Vec::new();
         for plan in candidates {

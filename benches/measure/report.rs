@@ -6,7 +6,7 @@ use gpu_layer_norm::kernel::AdapterClass;
 use gpu_layer_norm::{Error, GpuDevice, StorageType};
 use serde_json::{Value, json};
 
-use super::{Case, Operation, Stopwatch, gigabytes_per_second};
+use super::{Bench, Case, Operation, Pool, Stopwatch, gigabytes_per_second};
 
 /// Widths that are measured unless others are asked for.
 pub const WIDTHS: [usize; 14] =
@@ -81,7 +81,7 @@ impl Options {
     pub fn elements(&self, device: &GpuDevice) -> usize {
         let class = device.capabilities().class;
         let log2 = self.log2_elements.unwrap_or(if class == AdapterClass::Cpu { 22 } else { 28 });
-        super::Pool::elements(device, 1 << log2.min(40))
+        Pool::elements(device, 1 << log2.min(40))
     }
 
     /// Rows and widths: tensors of so many elements, and, unless widths were asked for, few-row shapes.
@@ -97,12 +97,48 @@ impl Options {
 
     /// Writes what was measured, if it was asked for.
     pub fn write(&self, report: &Value) {
-        let Some(file) = &self.json else { return };
-        if let Err(error) = std::fs::write(file, format!("{report:#}\n")) {
-            eprintln!("{file}: {error}");
-            std::process::exit(1);
+        if let Some(file) = &self.json {
+            write(file, report);
         }
     }
+}
+
+/// Writes JSON to a file, or says why not, and ends.
+pub fn write(file: &str, report: &Value) {
+    if let Err(error) = std::fs::write(file, format!("{report:#}\n")) {
+        eprintln!("{file}: {error}");
+        std::process::exit(1);
+    }
+}
+
+/// Runs a benchmark from its command line: prepares and times each case that is asked for, the planner's pick or all its
+/// candidates. `describe` is given the median times of the plans and of the copy, prints them, and gives them as JSON.
+pub fn run(
+    few_rows: bool,
+    all_candidates: bool,
+    heading: impl FnOnce(),
+    mut describe: impl FnMut(&Bench, &[Duration], Duration) -> Value,
+) {
+    let options = Options::from_command_line();
+    let device = device();
+    let stopwatch = Stopwatch::new(&device);
+    let mut report = header("gpu-layer-norm", &device, &stopwatch, options.samples);
+    heading();
+    let elements = options.elements(&device);
+    let mut pool = Pool::new(&device, elements);
+    let mut results = Vec::new();
+    for &storage in &options.storage {
+        for &operation in &options.operations {
+            for (rows, width) in options.shapes(elements, few_rows) {
+                let case = Case { operation, storage, rows, width };
+                let bench = Bench::new(&mut pool, case, all_candidates).unwrap_or_else(|error| fail(&error));
+                let (times, copy) = bench.compare(&stopwatch, options.samples).unwrap_or_else(|error| fail(&error));
+                results.push(describe(&bench, &times, copy));
+            }
+        }
+    }
+    report["results"] = json!(results);
+    options.write(&report);
 }
 
 fn named<T: Copy + std::fmt::Display>(list: &str, all: &[T]) -> Result<Vec<T>, lexopt::Error> {
