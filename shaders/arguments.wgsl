@@ -18,7 +18,7 @@ struct Control {
 @group(0) @binding(2) var<storage, read_write> blocks: array<u32>;
 @group(0) @binding(3) var<storage, read_write> arguments: array<vec4<u32>>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(1)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if id.x >= control.dispatches {
         return;

@@ -1,9 +1,8 @@
 // Second pass of strategy split: every span merges the moments of its row's segments, then normalizes its segment.
 //
-// The merge is that of Chan, Golub and LeVeque. A first pass about an origin from the row
-// (the first segment's mean) finds the shift, and a second one the correction, with w_i = count_i / WIDTH:
-//     shift ≈ origin + Σ w_i (mean_i − origin)
-//     e_i = mean_i − shift,  correction = Σ w_i e_i,  variance = Σ w_i (variance_i + e_i²) − correction²
+// The merge is that of Chan, Golub and LeVeque. About an origin, that of the first segment, with e_i = shift_i − origin:
+//     Σ (x − origin) = Σ_i (D_i + n_i e_i),   Σ (x − origin)² = Σ_i (S_i + e_i (2 D_i + n_i e_i))
+// where D_i and S_i are the sums of x − shift_i and of its square over segment i of n_i elements.
 //
 // Bindings: 0 params, those of the tensors, 9 partials as the first pass left them.
 
@@ -11,119 +10,123 @@
 
 // Segments that a lane looks at, one in each turn.
 const MERGE_TURNS: u32 = (SEGMENTS + LANES - 1u) / LANES;
-// Segments whose sum goes to an outer sum, as in the measuring of a span.
+// Segments whose sum goes to an outer sum, as in `memory`.
 const MERGE_BLOCK: u32 = 16u;
+// A sum of squares that is out of range, for a segment that was measured in another unit.
+const FOREIGN: f32 = 1.329227995784916e36; // 2^120
 
-struct Merged {
-    shift: f32,
-    correction: f32,
-    // The sum that the variance comes from: unlike the variance it shows that a value was no number.
-    squares: f32,
-    variance: f32,
-    // Whether a segment was measured in another unit than 1.
-    rescued: bool,
+fn partial_of(span: Span, segment: u32) -> Moments {
+    let stored = partials[span.row * SEGMENTS + min(segment, SEGMENTS - 1u)];
+    return Moments(stored.x, stored.y, stored.z, i32(stored.w));
 }
 
-fn partial_of(segment: u32) -> Moments {
-    let stored = partials[row * SEGMENTS + segment];
-    return Moments(stored.x, stored.y, stored.z, stored.w);
+// The sums of one segment about `origin`, in the unit 2^−exponent; 0 past the last segment.
+fn moved_sums(span: Span, segment: u32, moments: Moments, origin: f32) -> vec2<f32> {
+    let last = min(segment, SEGMENTS - 1u);
+    let count = f32(min(SEGMENT_WIDTH, WIDTH - last * SEGMENT_WIDTH));
+    let offset = kept_scalar(moments.shift - origin);
+    let differences = moments.differences + count * offset;
+    let squares = moments.squares + offset * (moments.differences + differences);
+    return select(vec2<f32>(0.0), vec2<f32>(differences, squares), segment < SEGMENTS);
 }
 
-// The segment's part of the row's elements.
-fn segment_share(segment: u32) -> f32 {
-    return f32(min(SEGMENT_WIDTH, WIDTH - segment * SEGMENT_WIDTH)) / f32(WIDTH);
+// The same moments in another unit.
+fn in_unit(moments: Moments, exponent: i32) -> Moments {
+    let by = exponent - moments.exponent;
+    return Moments(
+        scaled_scalar(moments.shift, by),
+        scaled_scalar(moments.differences, by),
+        scaled_scalar(moments.squares, 2 * by),
+        exponent,
+    );
 }
 
-// What brings a partial to the common scale; 0 where it is too small to be seen there.
-fn rescale(moments: Moments, exponent: i32) -> f32 {
-    let difference = exponent - exponent_of(moments.scale);
-    return select(power_of_two(clamp(difference, -126, 127)), 0.0, difference < -126);
-}
-
-// The segment's mean less `shift`, at the common scale.
-fn offset_of(moments: Moments, ratio: f32, shift: f32) -> f32 {
-    return (moments.shift * ratio - shift) + moments.correction * ratio;
-}
-
-fn merge_scaled(exponent: i32) -> Merged {
-    let first = partial_of(0u);
-    let origin = first.shift * rescale(first, exponent);
-
+// The sums of all segments that are in the unit 1.
+fn ordinary_sums(span: Span, origin: f32) -> vec2<f32> {
     var sums = vec2<f32>(0.0);
-    for (var turn = 0u; turn < MERGE_TURNS; turn++) {
-        let segment = unit_index(turn);
-        if segment < SEGMENTS {
-            let moments = partial_of(segment);
-            let difference = offset_of(moments, rescale(moments, exponent), origin);
-            sums += vec2<f32>(segment_share(segment) * difference, f32(moments.scale != 1.0));
-        }
-    }
-    let first_pass = span_sum(sums);
-    let mean = origin + first_pass.x;
-
-    sums = vec2<f32>(0.0);
     for (var block = 0u; block < MERGE_TURNS; block += MERGE_BLOCK) {
         var block_sums = vec2<f32>(0.0);
         for (var turn = block; turn < min(block + MERGE_BLOCK, MERGE_TURNS); turn++) {
-            let segment = unit_index(turn);
-            if segment < SEGMENTS {
-                let moments = partial_of(segment);
-                let ratio = rescale(moments, exponent);
-                let difference = offset_of(moments, ratio, mean);
-                block_sums += segment_share(segment)
-                    * vec2<f32>(difference, moments.variance * ratio * ratio + difference * difference);
-            }
+            let segment = unit_index(span, turn);
+            let moments = partial_of(span, segment);
+            let moved = moved_sums(span, segment, moments, origin);
+            block_sums += select(moved, vec2<f32>(0.0, FOREIGN), moments.exponent != 0);
         }
         sums += block_sums;
     }
-    let second_pass = span_sum(sums);
-    let variance = at_least_zero(second_pass.y - second_pass.x * second_pass.x);
-    return Merged(mean, second_pass.x, second_pass.y, variance, first_pass.y != 0.0);
+    return span_sum(sums);
 }
 
-// The largest exponent that a segment's mean or standard deviation has.
-fn merge_exponent() -> i32 {
+// The sums of all segments in the unit 2^−exponent.
+fn merged_sums(span: Span, origin: f32, exponent: i32) -> vec2<f32> {
+    var sums = vec2<f32>(0.0);
+    for (var block = 0u; block < MERGE_TURNS; block += MERGE_BLOCK) {
+        var block_sums = vec2<f32>(0.0);
+        for (var turn = block; turn < min(block + MERGE_BLOCK, MERGE_TURNS); turn++) {
+            let segment = unit_index(span, turn);
+            block_sums += moved_sums(span, segment, in_unit(partial_of(span, segment), exponent), origin);
+        }
+        sums += block_sums;
+    }
+    return span_sum(sums);
+}
+
+// No exponent is below this.
+const NO_EXPONENT: i32 = -4096;
+
+// The largest exponent, in the unit 2^−exponent, of a segment's distance from `origin` and of its standard deviation.
+fn merge_exponent(span: Span, origin: f32, exponent: i32) -> i32 {
     var largest = 0u;
     for (var turn = 0u; turn < MERGE_TURNS; turn++) {
-        let segment = unit_index(turn);
-        if segment < SEGMENTS {
-            let moments = partial_of(segment);
-            let exponent = max(exponent_of(moments.shift), exponent_of(moments.variance) / 2 + 1)
-                - exponent_of(moments.scale);
-            largest = max(largest, u32(exponent + 1024));
-        }
+        let moments = partial_of(span, unit_index(span, turn));
+        let offset = kept_scalar(scaled_scalar(moments.shift, exponent - moments.exponent) - origin);
+        let distance = select(exponent_of(offset), NO_EXPONENT, exponent_of(offset) == -127);
+        let root = exponent_of(moments.squares) / 2 + 1 + exponent - moments.exponent;
+        let deviation = select(root, NO_EXPONENT, exponent_of(moments.squares) == -127);
+        largest = max(largest, u32(max(distance, deviation) - NO_EXPONENT));
     }
-    return i32(span_max(largest)) - 1024;
+    return i32(span_max(largest)) + NO_EXPONENT;
 }
 
-fn merge() -> Moments {
-    var kept: Moments;
-    var exponent = 0;
-    var suspect = true;
-    var again = false;
-    // At most twice.
-    loop {
-        let merged = merge_scaled(exponent);
-        if suspect {
-            kept = Moments(merged.shift, merged.correction, merged.variance, power_of_two(exponent));
-        }
-        suspect = merged.rescued || moments_suspect(merged.squares, merged.variance);
-        if again || workgroup_or(u32(suspect)) == 0u {
-            break;
-        }
-        again = true;
-        exponent = rescue_exponent(merge_exponent());
-    }
-    return kept;
+// As `measure_again` of `rare`, from the moments of the segments.
+fn merge_again(span: Span) -> Moments {
+    let limit = eps_limit();
+    // No segment has a shift above 2^252, whatever its unit was.
+    let small = clamp(-merge_magnitude(span), -252, limit);
+    let first = partial_of(span, 0u);
+    let spread = merge_exponent(span, in_unit(first, small).shift, small);
+    let exponent = select(min(small + clamp(-spread, 0, 24), limit), 0, spread == NO_EXPONENT);
+    let origin = in_unit(first, exponent).shift;
+    let about_first = merged_sums(span, origin, exponent);
+    let shift = shift_again(origin, about_first.x * params.mean_share);
+    let sums = merged_sums(span, shift, exponent);
+    return Moments(shift, sums.x, sums.y, exponent);
 }
 
-@compute @workgroup_size(WORKGROUP_SIZE)
-fn main(@builtin(workgroup_id) workgroup_id: vec3<u32>, @builtin(local_invocation_index) local_index: u32) {
-    if !span_select(workgroup_id, local_index) {
-        return;
+// The largest exponent that a segment's shift or standard deviation has.
+fn merge_magnitude(span: Span) -> i32 {
+    var largest = 0u;
+    for (var turn = 0u; turn < MERGE_TURNS; turn++) {
+        let moments = partial_of(span, unit_index(span, turn));
+        let exponent = max(exponent_of(moments.shift), exponent_of(moments.squares) / 2 + 1) - moments.exponent;
+        largest = max(largest, u32(exponent - NO_EXPONENT));
     }
-    reduce_begin(local_index);
-    span_enter(0u);
-    span_measured(merge());
-    span_normalize();
+    return i32(span_max(largest)) + NO_EXPONENT;
+}
+
+fn measure(place: Place, slot: u32) -> bool {
+    let span = span_at(place, slot);
+    let origin = partial_of(span, 0u).shift;
+    let sums = ordinary_sums(span, origin);
+    return measured(slot, Moments(origin, sums.x, sums.y, 0));
+}
+
+fn kernel(place: Place) {
+    if workgroup_or(u32(measure(place, 0u))) == 0u {
+        span_normalize(place);
+    } else {
+        scalings[0] = chosen(scaling_of(merge_again(span_at(place, 0u))), scalings[0], rare[0]);
+        normalize_again(place);
+    }
+    write_statistics(place);
 }

@@ -1,50 +1,84 @@
-// Mean and variance of values that may have any mean and any magnitude.
-//
-// Values are multiplied by `scale`, a power of two, so nothing is rounded. In that unit the mean is
-// shift + correction, kept apart because their sum has more digits than an f32 holds, and `variance` is the
-// biased one about that mean.
+// Mean and variance of a row by the corrected two-pass algorithm (Chan, Golub and LeVeque, "Algorithms for computing the sample
+// variance", 1983): with shift ≈ mean and d = x − shift,
+//     correction = mean(d),   mean = shift + correction,   variance = mean(d²) − correction²
+// The correction takes out the error of the shift, so the error does not grow with |mean| / std.
 
+// Sums over a part of a row, element by element of a quad.
+struct Sums {
+    differences: Quad,
+    squares: Quad,
+}
+
+fn add(a: Sums, b: Sums) -> Sums {
+    return Sums(a.differences + b.differences, a.squares + b.squares);
+}
+
+// What a span was measured to be, in the unit 2^−exponent: its elements are multiplied by 2^exponent first, by their bits. The
+// exponent is 0 unless a span was measured again, because its squares leave the range of f32.
 struct Moments {
     shift: f32,
+    // The sums of x − shift and of its square over the span.
+    differences: f32,
+    squares: f32,
+    exponent: i32,
+}
+
+// What brings a row's elements to normalized ones: x̂ = (x · 2^exponent − shift − correction) · rstd.
+struct Scaling {
+    shift: f32,
     correction: f32,
-    variance: f32,
-    scale: f32,
+    rstd: f32,
+    exponent: i32,
 }
 
-const SIGN_BIT: u32 = 0x80000000u;
-const EXPONENT_BITS: u32 = 0x7f800000u;
+// From this exponent on a sum of squares may have met a square that overflowed.
+const HIGH_EXPONENT: i32 = 100;
 // Below this variance the squares may have lost digits to underflow (f32 ends at 2^-126) …
-const LOW_VARIANCE: f32 = 8.077935669463161e-28; // 2^-90
+const LOW_EXPONENT: i32 = -90;
 // … which matters only where eps does not drown what was lost.
-const LOW_EPS: f32 = 1.3552527156068805e-20; // 2^-66
+const LOW_EPS_EXPONENT: i32 = -66;
 
-// Whether the moments must be taken again in another unit. `squares` is the sum of squares they come from. Looks at bits
-// because a compiler may assume that there are no infinities.
-fn moments_suspect(squares: f32, variance: f32) -> bool {
-    // Also where eps is so large that only the sum is too large.
-    let divisor = variance * params.variance_factor + params.eps;
-    let overflowed = exponent_of(squares) == 128 || exponent_of(divisor) == 128;
-    return overflowed || (variance < LOW_VARIANCE && params.eps < LOW_EPS);
+// Whether a sum of squares may be wrong because of f32's range. Also where it is no number.
+fn out_of_range(squares: f32, share: f32) -> bool {
+    let high = exponent_of(squares) >= HIGH_EXPONENT;
+    return high | ((exponent_of(squares * share) < LOW_EXPONENT) & (exponent_of(params.eps) < LOW_EPS_EXPONENT));
 }
 
-// 0 for a variance that rounding made negative. Looks at bits because max would lose a NaN, and a compiler may make max of a
-// comparison.
-fn at_least_zero(variance: f32) -> f32 {
-    let bits = bitcast<u32>(variance);
-    return select(variance, 0.0, bits >= SIGN_BIT && bits < (SIGN_BIT | EXPONENT_BITS));
+// Whether the correction is over a standard deviation: its square then takes digits from the variance. `share` is 1 / the number
+// of elements, here and above.
+fn off_the_mean(moments: Moments, share: f32) -> bool {
+    let correction = correction_of(moments.differences) * share;
+    return 2.0 * correction * correction > moments.squares * share;
 }
 
-// floor(log2(|value|)); −127 for zero, 128 for infinity and NaN.
-fn exponent_of(value: f32) -> i32 {
-    return i32((bitcast<u32>(value) & EXPONENT_BITS) >> 23u) - 127;
+// The exponent of a unit must not be above this, or eps would overflow in it.
+fn eps_limit() -> i32 {
+    return (100 - exponent_of(params.eps)) / 2;
 }
 
-// 2^exponent, for exponents from −126 to 127.
-fn power_of_two(exponent: i32) -> f32 {
-    return bitcast<f32>(u32(exponent + 127) << 23u);
-}
+// 1 / sqrt(variance + eps), in the moments' unit. A constant row with eps = 0 has none; 0 then makes it the bias. NaN of NaN.
+fn scaling_of(moments: Moments) -> Scaling {
+    let correction = correction_of(moments.differences) * params.mean_share;
+    let eps = scaled_scalar(params.eps, 2 * moments.exponent);
+    let rest = fma(moments.squares, params.variance_share_rest, fma(-correction, correction * params.variance_factor, eps));
+    let variance = bitcast<u32>(fma(moments.squares, params.variance_share, rest));
+    // Rounding may have made it less than eps, even negative.
+    let is_negative = variance >= SIGN_BIT;
+    let numbers = select(variance, bitcast<u32>(eps), is_negative);
+    // Of a sum that is infinite or none, no arithmetic.
+    let bits = select(numbers, bitcast<u32>(moments.squares) & MAGNITUDE_BITS, exponent_of(moments.squares) == 128);
 
-// The scale that brings values below 2^(exponent + 1) to about 1. Bounded above so that eps · scale² does not overflow.
-fn rescue_exponent(exponent: i32) -> i32 {
-    return clamp(-exponent, -126, (100 - exponent_of(params.eps)) / 2);
+    // In a unit in which it is from 1 to 4, so that no product of Newton's method leaves f32's range, however it is formed.
+    let half = exponent_of(bitcast<f32>(bits)) >> 1u;
+    let unit = bitcast<f32>(bits - (bitcast<u32>(half) << 24u));
+    // inverseSqrt may be a rough estimate; a step of Newton's method doubles its good bits.
+    let estimate = inverseSqrt(unit);
+    let product = kept_scalar(unit * estimate);
+    let residual = kept_scalar(fma(-product, estimate, 1.0));
+    let root = fma(0.5 * estimate, residual, estimate);
+    let rstd = bitcast<f32>(bitcast<u32>(root) - (bitcast<u32>(half) << 23u));
+    let is_end = (bits < 0x800000u) | (bits == EXPONENT_BITS);
+    let is_nan = bits > EXPONENT_BITS;
+    let ended = select(rstd, 0.0, is_end);
+    return Scaling(moments.shift, correction, select(ended, bitcast<f32>(bits), is_nan), moments.exponent);
 }

@@ -3,84 +3,68 @@
 // The output or the sum may take the place of the input or the residual: each invocation writes only units that it alone
 // reads from here on, and has read before.
 
-// Turns that the loop body takes at once.
-const NORMALIZE_STEP: u32 = max(STEP / SPANS_PER_LANE, 1u);
-
-// 1 / sqrt(variance + eps) in the moments' unit. A constant row with eps = 0 has none; 0 then makes it the bias. NaN of NaN.
-fn rstd_of(moments: Moments) -> f32 {
-    let variance = moments.variance * params.variance_factor + params.eps * moments.scale * moments.scale;
-    // inverseSqrt may be a rough estimate; each step of Newton's method doubles its good bits.
-    var estimate = inverseSqrt(variance);
-    estimate += 0.5 * estimate * fma(-variance * estimate, estimate, 1.0);
-    estimate += 0.5 * estimate * fma(-variance * estimate, estimate, 1.0);
-    // Newton's method turns the 0 of an infinity into NaN.
-    let is_end = variance == 0.0 || bitcast<u32>(variance) == EXPONENT_BITS;
-    return select(estimate, 0.0, is_end);
-}
-
-// What brings a span's elements to normalized ones.
-struct Scaling {
-    scale: f32,
-    shift: f32,
-    rstd: f32,
-    offset: f32,
-}
-
+// The scalings of this invocation's spans, and which of them are to be measured again.
 var<private> scalings: array<Scaling, SPANS_PER_LANE>;
+var<private> rare: array<bool, SPANS_PER_LANE>;
 
-// Takes the moments of the span at hand.
-fn span_measured(moments: Moments) {
-    let rstd = rstd_of(moments);
-    scalings[slot] = Scaling(moments.scale, moments.shift, rstd, -moments.correction * rstd);
-    if span_owned && lane == 0u && span_begin == 0u {
-        let mean = (moments.shift + moments.correction) * power_of_two(-exponent_of(moments.scale));
-        // A row with an infinity has no mean either, wherever the shift came from.
-        mean_set(select(mean, moments.variance, exponent_of(moments.variance) == 128));
-        rstd_set(rstd * moments.scale);
+// Takes the moments of a span, and says whether it is to be measured again.
+fn measured(slot: u32, moments: Moments) -> bool {
+    let again = out_of_range(moments.squares, params.mean_share) | shift_is_off(moments, params.mean_share);
+    scalings[slot] = scaling_of(moments);
+    rare[slot] = again;
+    return again;
+}
+
+fn chosen(a: Scaling, b: Scaling, first: bool) -> Scaling {
+    return Scaling(
+        select(b.shift, a.shift, first),
+        select(b.correction, a.correction, first),
+        select(b.rstd, a.rstd, first),
+        select(b.exponent, a.exponent, first),
+    );
+}
+
+fn write_unit(span: Span, position: u32, source: Unit, difference: Unit, scaling: Scaling, parameters: Parameters) {
+    if span.owned {
+        sum_set(span.row, position, source);
+        let normalized = unit_fma(difference, scaling.rstd, -scaling.correction * scaling.rstd);
+        output_set(span.row, position, affine(normalized, parameters));
     }
 }
 
-fn write_unit(index: u32, turn: u32, position: u32, parameters: Parameters) {
-    span_enter(index);
-    if span_owned {
-        let scaling = scalings[index];
-        let source = span_unit(turn);
-        let normalized = fma(source * scaling.scale - scaling.shift, Unit(scaling.rstd), Unit(scaling.offset));
-        sum_set(position, source);
-        output_set(position, affine(normalized, parameters));
+// Of an ordinary row: its unit is 1.
+fn write_span(place: Place, slot: u32, position: u32, source: Source, parameters: Parameters) {
+    let unit = source_unit(source);
+    let difference = unit_difference(unit, scalings[slot].shift, params.all_bits);
+    write_unit(span_at(place, slot), position, unit, difference, scalings[slot], parameters);
+}
+
+// Of spans of which some were measured again: from memory, in the unit of each.
+fn normalize_again(place: Place) {
+    for (var slot = 0u; slot < SPANS_PER_LANE; slot++) {
+        let span = span_at(place, slot);
+        let scaling = scalings[slot];
+        for (var turn = 0u; turn < params.turns; turn++) {
+            if in_span(span, turn, EVEN) {
+                let position = span.begin + unit_index(span, turn);
+                let unit = source_unit(unit_load(span, turn, EVEN));
+                let difference = unit_difference(unit_scaled(unit, scaling.exponent), scaling.shift, params.all_bits);
+                write_unit(span, position, unit, difference, scaling, parameters_at(position));
+            }
+        }
     }
 }
 
-fn write_turn(turn: u32) {
-    if in_span(turn) {
-        let position = span_begin + unit_index(turn);
-        let parameters = parameters_at(position);
-        write_unit(0u, turn, position, parameters);
-        if SPANS_PER_LANE >= 2u {
-            write_unit(1u, turn, position, parameters);
-        }
-        if SPANS_PER_LANE == 4u {
-            write_unit(2u, turn, position, parameters);
-            write_unit(3u, turn, position, parameters);
-        }
-    }
-}
-
-// Precondition: the moments of all spans of this invocation were taken.
-fn span_normalize() {
-    var turn = 0u;
-    loop {
-        write_turn(turn);
-        if NORMALIZE_STEP >= 2u {
-            write_turn(turn + 1u);
-        }
-        if NORMALIZE_STEP == 4u {
-            write_turn(turn + 2u);
-            write_turn(turn + 3u);
-        }
-        turn += NORMALIZE_STEP;
-        if turn >= span_turns() {
-            break;
+// Last, because lanes that part here do not meet again.
+fn write_statistics(place: Place) {
+    for (var slot = 0u; slot < SPANS_PER_LANE; slot++) {
+        let span = span_at(place, slot);
+        if span.owned && span.lane == 0u && span.begin == 0u {
+            let scaling = scalings[slot];
+            let mean = scaled_scalar(scaling.shift + scaling.correction, -scaling.exponent);
+            // A row with an infinity has no mean either, wherever the shift came from.
+            mean_set(span.row, select(mean, scaling.rstd, exponent_of(scaling.rstd) == 128));
+            rstd_set(span.row, scaled_scalar(scaling.rstd, scaling.exponent));
         }
     }
 }

@@ -19,8 +19,16 @@ struct Params {
     spans_per_workgroup: u32,
     // TURNS, for loops that a driver should not unroll because it cannot see their length.
     turns: u32,
+    // All 32 bits, for `kept` in `numbers.wgsl`, because a compiler cannot see that they are.
+    all_bits: u32,
     // Added to the variance; ≥ 0.
     eps: f32,
+    // 1 / width.
+    mean_share: f32,
+    // What a sum of squares is multiplied by to become a variance: 1 / n, or 1 / (n − 1) if it is unbiased; in two parts, because
+    // one f32 has not digits enough.
+    variance_share: f32,
+    variance_share_rest: f32,
     // 1 for the biased variance, n / (n − 1) for the unbiased one.
     variance_factor: f32,
     input_base: u32,

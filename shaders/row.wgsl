@@ -1,25 +1,24 @@
-// Normalization of whole rows: strategies resident (access/held) and streaming (access/reread).
+// Normalization of whole rows: strategies resident (access/held), partly resident (access/partly) and streaming (access/reread).
 //
 //     y = (x − mean) / sqrt(variance + eps) · weight + bias, or without the mean
 //
 // LANES invocations share a row, SPANS_PER_WORKGROUP rows share a workgroup.
 // Bindings: 0 params, those of the tensors. SEGMENTS = 1.
 
-@compute @workgroup_size(WORKGROUP_SIZE)
-fn main(@builtin(workgroup_id) workgroup_id: vec3<u32>, @builtin(local_invocation_index) local_index: u32) {
-    if !span_select(workgroup_id, local_index) {
-        return;
-    }
-    reduce_begin(local_index);
-    var index = 0u;
-    loop {
-        span_enter(index);
-        span_read();
-        span_measured(measure());
-        index++;
-        if index >= SPANS_PER_LANE {
-            break;
+// Whether the span is to be measured again.
+fn measure(place: Place, slot: u32) -> bool {
+    return measured(slot, span_moments(span_at(place, slot), slot));
+}
+
+fn kernel(place: Place) {
+    if workgroup_or(u32(measure_all(place))) == 0u {
+        span_normalize(place);
+    } else {
+        for (var slot = 0u; slot < SPANS_PER_LANE; slot++) {
+            // Spans that only share a workgroup with a rare one keep what they had.
+            scalings[slot] = chosen(scaling_of(measure_again(span_at(place, slot))), scalings[slot], rare[slot]);
         }
+        normalize_again(place);
     }
-    span_normalize();
+    write_statistics(place);
 }

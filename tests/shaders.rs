@@ -221,8 +221,8 @@ fn the_params_block_has_the_layout_of_its_host_twin() {
     }
     #[rustfmt::skip]
     let host = host!(
-        spans, workgroups, workgroups_x, max_workgroups_x, first_row, rows, segments, spans_per_workgroup, turns, eps,
-        variance_factor, input_base, input_stride, residual_base, residual_stride, output_base, output_stride, sum_base,
+        spans, workgroups, workgroups_x, max_workgroups_x, first_row, rows, segments, spans_per_workgroup, turns, all_bits,
+        eps, mean_share, variance_share, variance_share_rest, variance_factor, input_base, input_stride, residual_base, residual_stride, output_base, output_stride, sum_base,
         sum_stride, mean_base, mean_stride, rstd_base, rstd_stride, weight_base, bias_base, padding_0, padding_1, padding_2
     );
     assert_eq!(wgsl, host);

@@ -1,32 +1,55 @@
-// Access: the span is read once and held in registers, TURNS units in each lane.
+// Access: the span is read once and held in registers, TURNS units in each lane, as they are stored.
+//
+// Every loop has a constant length, and every index is a constant once it is unrolled: an array indexed by anything else lies in
+// memory, or becomes a tree of selections.
 
-// A loop body may look past the last turn, to find that this lane has no unit there.
-const HELD: u32 = (TURNS + STEP - 1u) / STEP * STEP;
+const HELD_EVEN: bool = WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % LANES == 0u;
 
-var<private> held: array<Unit, HELD * SPANS_PER_LANE>;
+var<private> held: array<Source, TURNS * SPANS_PER_LANE>;
 
-fn span_read() {
-    for (var turn = 0u; turn < HELD; turn++) {
-        held[slot * HELD + turn] = read_unit(turn);
+fn span_read(span: Span, slot: u32) {
+    for (var turn = 0u; turn < TURNS; turn++) {
+        held[slot * TURNS + turn] = unit_load(span, turn, HELD_EVEN);
     }
 }
 
-// A constant, so that the loops are unrolled and the array becomes registers.
-fn span_turns() -> u32 {
-    return TURNS;
+fn held_difference(span: Span, slot: u32, turn: u32, shift: f32) -> Unit {
+    return unit_difference(source_unit(held[slot * TURNS + turn]), shift, unit_mask(span, turn, HELD_EVEN));
 }
 
-fn span_unit(turn: u32) -> Unit {
-    return held[slot * HELD + turn];
-}
-
-// The mean, but for its rounding error: a first pass over the registers. It adds up x − origin, origin being the span's first
-// element: a constant span then has exactly its own value as shift.
-fn span_shift(scale: f32) -> f32 {
-    let origin = read_origin() * scale;
-    var sum = Unit(0.0);
-    for (var turn = 0u; turn < TURNS; turn += STEP) {
-        sum += step_sums(turn, scale, origin).differences;
+// The mean, but for its rounding error. It adds up x − origin, origin being the span's first element: a constant span then has
+// exactly its own value as shift.
+fn span_shift(span: Span, slot: u32) -> f32 {
+    let origin = span_first(span);
+    var sum = Quad(0.0);
+    for (var turn = 0u; turn < TURNS; turn++) {
+        sum += unit_sum(held_difference(span, slot, turn, origin));
     }
-    return origin + span_sum(vec2<f32>(unit_sum(sum), 0.0)).x / f32(span_units * UNIT);
+    return origin + span_sum(vec2<f32>(quad_sum(sum), 0.0)).x / span_count(span);
+}
+
+fn span_sums(span: Span, slot: u32, shift: f32) -> vec2<f32> {
+    var sums = Sums();
+    for (var turn = 0u; turn < TURNS; turn++) {
+        sums = add(sums, unit_sums(held_difference(span, slot, turn, shift)));
+    }
+    return span_sum(vec2<f32>(quad_sum(sums.differences), quad_sum(sums.squares)));
+}
+
+// The shift is the mean.
+fn shift_is_off(moments: Moments, share: f32) -> bool {
+    return false;
+}
+
+// Precondition: the spans were read. Written out, so that the slot is a constant.
+fn measure_all(place: Place) -> bool {
+    var again = measure(place, 0u);
+    if SPANS_PER_LANE >= 2u {
+        again = again | measure(place, 1u);
+    }
+    if SPANS_PER_LANE == 4u {
+        again = again | measure(place, 2u);
+        again = again | measure(place, 3u);
+    }
+    return again;
 }

@@ -6,9 +6,9 @@ struct Parameters {
 
 // `position` counts units from the beginning of the row.
 fn parameters_at(position: u32) -> Parameters {
-    return Parameters(weight_at(position));
+    return Parameters(weight_unit(weight_load(0u, position)));
 }
 
 fn affine(normalized: Unit, parameters: Parameters) -> Unit {
-    return normalized * parameters.weight;
+    return unit_multiply(normalized, parameters.weight);
 }

@@ -7,9 +7,9 @@ struct Parameters {
 
 // `position` counts units from the beginning of the row.
 fn parameters_at(position: u32) -> Parameters {
-    return Parameters(weight_at(position), bias_at(position));
+    return Parameters(weight_unit(weight_load(0u, position)), bias_unit(bias_load(0u, position)));
 }
 
 fn affine(normalized: Unit, parameters: Parameters) -> Unit {
-    return normalized * parameters.weight + parameters.bias;
+    return unit_add(unit_multiply(normalized, parameters.weight), parameters.bias);
 }

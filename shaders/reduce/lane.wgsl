@@ -12,4 +12,9 @@ fn workgroup_or(bits: u32) -> u32 {
     return bits;
 }
 
-fn reduce_begin(local_index: u32) {}
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(@builtin(workgroup_id) workgroup_id: vec3<u32>, @builtin(local_invocation_index) local_index: u32) {
+    if has_work(workgroup_id) {
+        kernel(place_of(workgroup_id, local_index));
+    }
+}

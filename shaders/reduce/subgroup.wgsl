@@ -1,8 +1,9 @@
 // Reduction over the LANES invocations of a span that lie in one subgroup: a butterfly of shuffles. No barrier.
 // Every lane adds the same pairs, so all lanes get the same bits.
 //
-// Preconditions: LANES is a power of two and no larger than the smallest subgroup; consecutive local
-// invocation indices lie in one subgroup, in order (true of every 1-D workgroup seen; a test probes it).
+// Preconditions: LANES is a power of two and no larger than the smallest subgroup; consecutive local invocation indices lie in
+// one subgroup, in order (true of every 1-D workgroup seen; a test probes it); the lanes of a subgroup have not parted, which
+// a test of every variant looks at.
 
 fn span_sum(value: vec2<f32>) -> vec2<f32> {
     var total = value;
@@ -25,4 +26,9 @@ fn workgroup_or(bits: u32) -> u32 {
     return subgroupOr(bits);
 }
 
-fn reduce_begin(local_index: u32) {}
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(@builtin(workgroup_id) workgroup_id: vec3<u32>, @builtin(local_invocation_index) local_index: u32) {
+    if has_work(workgroup_id) {
+        kernel(place_of(workgroup_id, local_index));
+    }
+}

@@ -1,45 +1,47 @@
-// Reduction over a span that is a whole workgroup of several subgroups: each subgroup adds up its own
-// invocations, then every invocation adds up the subgroups' sums from workgroup memory.
+// Reduction over a span that is a whole workgroup of several subgroups: each subgroup adds up its own invocations, then every
+// invocation adds up the subgroups' sums from workgroup memory.
 //
-// Preconditions: LANES = WORKGROUP_SIZE; subgroups have 4 or more invocations; consecutive local invocation
-// indices lie in one subgroup.
+// There is a slot for every SUBGROUP_SIZE invocations, the smallest size that a subgroup may have. A larger subgroup leaves zeros
+// in all its slots but the first: so nothing rests on what the size is found to be.
+//
+// Preconditions: LANES = WORKGROUP_SIZE, a multiple of every subgroup size; consecutive local invocation indices lie in one
+// subgroup, in order; the lanes of a subgroup have not parted.
 
-var<workgroup> subgroup_sums: array<vec2<f32>, WORKGROUP_SIZE / 4u>;
-var<workgroup> subgroup_maxima: array<u32, WORKGROUP_SIZE / 4u>;
+const SLOTS: u32 = WORKGROUP_SIZE / SUBGROUP_SIZE;
+
+// Two banks, used in turn: when a bank is written again, a barrier has passed since it was read.
+var<workgroup> slot_sums: array<vec2<f32>, 2u * SLOTS>;
+var<workgroup> slot_maxima: array<u32, SLOTS>;
 var<workgroup> raised: u32;
+var<private> bank: u32;
 var<private> reduce_index: u32;
-
-fn reduce_begin(local_index: u32) {
-    reduce_index = local_index;
-}
+var<private> subgroup_lane: u32;
 
 fn span_sum(value: vec2<f32>) -> vec2<f32> {
-    let size = subgroupAdd(1u);
     let sum = subgroupAdd(value);
-    if reduce_index % size == 0u {
-        subgroup_sums[reduce_index / size] = sum;
+    if reduce_index % SUBGROUP_SIZE == 0u {
+        slot_sums[bank + reduce_index / SUBGROUP_SIZE] = select(vec2<f32>(0.0), sum, subgroup_lane == 0u);
     }
     workgroupBarrier();
     var total = vec2<f32>(0.0);
-    for (var i = 0u; i < WORKGROUP_SIZE / size; i++) {
-        total += subgroup_sums[i];
+    for (var i = 0u; i < SLOTS; i++) {
+        total += slot_sums[bank + i];
     }
-    // The next reduction writes what this one reads.
-    workgroupBarrier();
+    bank = SLOTS - bank;
     return total;
 }
 
 fn span_max(value: u32) -> u32 {
-    let size = subgroupAdd(1u);
     let largest = subgroupMax(value);
-    if reduce_index % size == 0u {
-        subgroup_maxima[reduce_index / size] = largest;
+    if reduce_index % SUBGROUP_SIZE == 0u {
+        slot_maxima[reduce_index / SUBGROUP_SIZE] = select(0u, largest, subgroup_lane == 0u);
     }
     workgroupBarrier();
     var result = 0u;
-    for (var i = 0u; i < WORKGROUP_SIZE / size; i++) {
-        result = max(result, subgroup_maxima[i]);
+    for (var i = 0u; i < SLOTS; i++) {
+        result = max(result, slot_maxima[i]);
     }
+    // The next reduction writes what this one reads.
     workgroupBarrier();
     return result;
 }
@@ -50,4 +52,17 @@ fn workgroup_or(bits: u32) -> u32 {
         raised = bits;
     }
     return workgroupUniformLoad(&raised);
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(
+    @builtin(workgroup_id) workgroup_id: vec3<u32>,
+    @builtin(local_invocation_index) local_index: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    if has_work(workgroup_id) {
+        reduce_index = local_index;
+        subgroup_lane = lane;
+        kernel(place_of(workgroup_id, local_index));
+    }
 }

@@ -9,14 +9,6 @@ var<workgroup> votes: atomic<u32>;
 var<workgroup> raised: u32;
 var<private> reduce_index: u32;
 
-fn reduce_begin(local_index: u32) {
-    reduce_index = local_index;
-    // Seen by all after the barriers of the first sum, before anyone votes.
-    if local_index == 0u {
-        atomicStore(&votes, 0u);
-    }
-}
-
 fn span_sum(value: vec2<f32>) -> vec2<f32> {
     let lane_in_span = reduce_index % LANES;
     sums[reduce_index] = value;
@@ -58,4 +50,16 @@ fn workgroup_or(bits: u32) -> u32 {
         raised = atomicExchange(&votes, 0u);
     }
     return workgroupUniformLoad(&raised);
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(@builtin(workgroup_id) workgroup_id: vec3<u32>, @builtin(local_invocation_index) local_index: u32) {
+    if has_work(workgroup_id) {
+        reduce_index = local_index;
+        // Seen by all after the barriers of the first sum, before anyone votes.
+        if local_index == 0u {
+            atomicStore(&votes, 0u);
+        }
+        kernel(place_of(workgroup_id, local_index));
+    }
 }

@@ -1,5 +1,11 @@
-// What is normalized: the input.
+// What is normalized: the input. It is held as it is stored, so two elements of 16 bits take one register.
 
-fn source_at(position: u32) -> Unit {
-    return input_at(position);
+alias Source = InputRaw;
+
+fn source_load(row: u32, position: u32) -> Source {
+    return input_load(row, position);
+}
+
+fn source_unit(source: Source) -> Unit {
+    return input_unit(source);
 }

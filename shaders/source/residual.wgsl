@@ -1,5 +1,11 @@
 // What is normalized: input + residual, added in f32.
 
-fn source_at(position: u32) -> Unit {
-    return input_at(position) + residual_at(position);
+alias Source = Unit;
+
+fn source_load(row: u32, position: u32) -> Source {
+    return unit_add(input_unit(input_load(row, position)), residual_unit(residual_load(row, position)));
+}
+
+fn source_unit(source: Source) -> Unit {
+    return source;
 }

@@ -1,15 +1,15 @@
 // Storage type bf16: the upper half of an f32. Works on bits, so that every adapter has it and rounds alike. A multiplication
 // does for a shift to the left: some adapters shift vectors one element at a time, and those that shift better know how.
 
-fn decode_bf16(bits: UnitBits) -> Unit {
-    return bitcast<Unit>(bits * 65536u);
+fn decode_bf16(bits: QuadBits) -> Quad {
+    return bitcast<Quad>(bits * 65536u);
 }
 
 // To nearest, ties to even, in the upper half of the result. What is too large becomes infinity; a NaN stays one.
-fn encode_bf16(value: Unit) -> UnitBits {
-    let bits = bitcast<UnitBits>(value);
-    let rounded = bits + select(UnitBits(0x7fffu), UnitBits(0x8000u), (bits & UnitBits(0x10000u)) != UnitBits(0u));
+fn encode_bf16(value: Quad) -> QuadBits {
+    let bits = bitcast<QuadBits>(value);
+    let rounded = bits + select(QuadBits(0x7fffu), QuadBits(0x8000u), (bits & QuadBits(0x10000u)) != QuadBits(0u));
     // A NaN would lose the bits that make it one, or round over to zero.
-    let is_nan = (bits & UnitBits(0x7fffffffu)) > UnitBits(0x7f800000u);
-    return select(rounded, bits | UnitBits(0x400000u), is_nan);
+    let is_nan = (bits & QuadBits(0x7fffffffu)) > QuadBits(0x7f800000u);
+    return select(rounded, bits | QuadBits(0x400000u), is_nan);
 }

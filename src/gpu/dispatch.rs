@@ -210,6 +210,14 @@ impl Arguments {
         if buffers < 3 {
             return Err(Error::DeviceTooSmall { what: "storage buffers a shader", needed: 3, actual: buffers.into() });
         }
+        let workgroups = device.capabilities().max_workgroups_per_dimension;
+        if dispatches > workgroups {
+            return Err(Error::DeviceTooSmall {
+                what: "workgroups a dispatch",
+                needed: dispatches.into(),
+                actual: workgroups.into(),
+            });
+        }
         let alignment = u64::from(device.capabilities().storage_offset_alignment.max(4));
         let start = count.offset - count.offset % alignment;
         let control = [dispatches, (params.stride / 4) as u32, ((count.offset - start) / 4) as u32, 0];
@@ -237,7 +245,7 @@ impl Arguments {
                 entries: &entries,
             })
         })?;
-        Ok(Self { pipeline, bind_group, workgroups: dispatches.div_ceil(64), arguments })
+        Ok(Self { pipeline, bind_group, workgroups: dispatches, arguments })
     }
 }
 

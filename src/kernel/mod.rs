@@ -16,15 +16,18 @@
 //! ```
 
 mod capabilities;
+mod geometry;
 mod params;
 mod plan;
 mod problem;
+mod ranking;
 mod source;
 mod tunings;
 
 pub use capabilities::{AdapterClass, Capabilities, Dialect, SubgroupSizes};
+pub use geometry::{Geometry, MAX_TURNS, Strategy};
 pub use params::Params;
-pub use plan::{Chunk, Dispatch, Geometry, MAX_TURNS, Plan, Strategy};
+pub use plan::{Chunk, Dispatch, Plan};
 pub use problem::{Affine, Layout, MAX_WIDTH, Normalization, Problem, Role, Variance};
 pub use source::{
     ARGUMENTS_WGSL, Access, Binding, BindingRole, ENTRY_POINT, Entry, Kernel, Place, Reduction, Slot, Unit,

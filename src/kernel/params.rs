@@ -1,4 +1,4 @@
-/// The uniform block of one dispatch: binding 0 of every kernel, 112 bytes. Its twin is `shaders/params.wgsl`.
+/// The uniform block of one dispatch: binding 0 of every kernel, 128 bytes. Its twin is `shaders/params.wgsl`.
 ///
 /// A base is where the first row begins in the bound part of a tensor, a stride leads from one row to the next; both count
 /// units of access, those of mean and rstd elements. Tensors that the problem does not have leave theirs 0.
@@ -23,8 +23,16 @@ pub struct Params {
     pub spans_per_workgroup: u32,
     /// [`Kernel::turns`](super::Kernel::turns), for loops that a driver should not unroll.
     pub turns: u32,
+    /// `u32::MAX`; a mask of all bits that a compiler cannot see through.
+    pub all_bits: u32,
     /// Added to the variance; ≥ 0.
     pub eps: f32,
+    /// 1 / width.
+    pub mean_share: f32,
+    /// What a sum of squares is multiplied by to become a variance, 1 / n or 1 / (n − 1): its leading digits …
+    pub variance_share: f32,
+    /// … and the rest of them.
+    pub variance_share_rest: f32,
     /// 1 for the biased variance, n / (n − 1) for the unbiased one.
     pub variance_factor: f32,
     /// Base of the input.
@@ -63,7 +71,7 @@ pub struct Params {
     pub padding_2: u32,
 }
 
-const _: () = assert!(size_of::<Params>() == 112);
+const _: () = assert!(size_of::<Params>() == 128);
 
 impl Params {
     /// Size in bytes.

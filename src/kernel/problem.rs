@@ -330,11 +330,11 @@ impl Problem {
         Role::ALL.into_iter().filter_map(|role| Some((role, self.layout(role)?)))
     }
 
-    /// What the biased variance is multiplied by: 1, or n / (n − 1).
-    pub fn variance_factor(&self) -> f32 {
+    /// What the sum of squared deviations is divided by: n, or n − 1.
+    pub fn variance_divisor(&self) -> f64 {
         match self.variance {
-            Variance::Biased => 1.0,
-            Variance::Unbiased => (f64::from(self.width) / (f64::from(self.width) - 1.0)) as f32,
+            Variance::Biased => f64::from(self.width),
+            Variance::Unbiased => f64::from(self.width) - 1.0,
         }
     }
 

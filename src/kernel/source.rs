@@ -1,4 +1,4 @@
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use super::{Dialect, Normalization, Role};
 use crate::tensor::StorageType;
@@ -24,6 +24,9 @@ pub enum Entry {
 /// How many elements one access of memory moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unit {
+    /// Eight elements, 16 bytes in f16 and bf16; where input and output are of these, and width, offsets and strides are multiples
+    /// of 8.
+    Octet,
     /// Four elements, 16 bytes in f32 and 8 in f16 and bf16; where width, offsets and strides are multiples of 4.
     Vector,
     /// One element.
@@ -34,8 +37,17 @@ impl Unit {
     /// Elements.
     pub const fn elements(self) -> u32 {
         match self {
+            Self::Octet => 8,
             Self::Vector => 4,
             Self::Scalar => 1,
+        }
+    }
+
+    /// Vectors of four, or single elements.
+    const fn quads(self) -> u32 {
+        match self {
+            Self::Octet => 2,
+            Self::Vector | Self::Scalar => 1,
         }
     }
 }
@@ -45,8 +57,25 @@ impl Unit {
 pub enum Access {
     /// In registers: memory is read once.
     Held,
+    /// The first units of each invocation in registers, the next in workgroup memory; the others are read again.
+    Partly {
+        /// Units in registers; at least 1.
+        registers: u32,
+        /// Units in workgroup memory.
+        shared: u32,
+    },
     /// In memory: it is read in each pass.
     Reread,
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held => f.write_str("Held"),
+            Self::Partly { registers, shared } => write!(f, "Partly{registers}+{shared}"),
+            Self::Reread => f.write_str("Reread"),
+        }
+    }
 }
 
 /// How sums are formed across the invocations that share a span.
@@ -142,6 +171,8 @@ pub struct Kernel {
     pub spans_per_lane: u32,
     /// Spans in a workgroup, a multiple of `spans_per_lane`.
     pub spans_per_workgroup: u32,
+    /// The smallest subgroup, for [`Reduction::SubgroupThenWorkgroup`]; 0 for the others.
+    pub subgroup_size: u32,
     /// Who reads the WGSL.
     pub dialect: Dialect,
 }
@@ -174,10 +205,24 @@ impl Kernel {
 
     /// Bytes of workgroup memory.
     pub const fn workgroup_storage(&self) -> u32 {
-        match self.reduction {
+        let reduction = match self.reduction {
             Reduction::Lane | Reduction::Subgroup => 0,
-            Reduction::SubgroupThenWorkgroup => self.workgroup_size() / 4 * 12 + 16,
+            Reduction::SubgroupThenWorkgroup => self.workgroup_size() / self.subgroup_size * 20 + 16,
             Reduction::Workgroup => self.workgroup_size() * 12 + 16,
+        };
+        match self.access {
+            Access::Partly { shared, .. } => reduction + (shared * self.workgroup_size() + 1) * self.source_bytes(),
+            Access::Held | Access::Reread => reduction,
+        }
+    }
+
+    /// Bytes of a unit as it is held between the passes over it.
+    const fn source_bytes(&self) -> u32 {
+        match (self.slot(Role::Input), self.slot(Role::Residual), self.unit) {
+            (Some(Slot { storage: StorageType::F16 | StorageType::Bf16, .. }), None, Unit::Octet | Unit::Vector) => {
+                self.unit.elements() * 2
+            }
+            _ => self.unit.elements() * 4,
         }
     }
 
@@ -273,10 +318,24 @@ impl Kernel {
         ] {
             writeln!(wgsl, "const {name}: u32 = {value}u;").expect("a String takes any text");
         }
+        let mut more = Vec::new();
+        if self.unit != Unit::Scalar {
+            more.push(("UNIT", self.unit.elements()));
+        }
+        if let Access::Partly { registers, shared } = self.access {
+            more.extend([("REGISTERS", registers), ("SHARED", shared)]);
+        }
+        if self.reduction == Reduction::SubgroupThenWorkgroup {
+            more.push(("SUBGROUP_SIZE", self.subgroup_size));
+        }
+        for (name, value) in more {
+            writeln!(wgsl, "const {name}: u32 = {value}u;").expect("a String takes any text");
+        }
+        writeln!(wgsl, "const REREAD: bool = {};", self.access == Access::Reread).expect("a String takes any text");
     }
 
-    /// The bindings of the tensors, and a function that reads or writes one unit of each. Where no tensor is to be written,
-    /// the function does nothing.
+    /// The bindings of the tensors; for each that is read, a function that loads one unit as it is stored and one that decodes
+    /// it; for each that is written, a function that encodes and stores one. Where no tensor is to be written, that does nothing.
     fn write_tensors(&self, wgsl: &mut String) -> std::fmt::Result {
         wgsl.push_str("\n// The tensors of this variant. A position counts units from the beginning of the row.\n");
         for Binding { role, writable } in self.bindings() {
@@ -293,8 +352,8 @@ impl Kernel {
         if self.entry != Entry::Partial {
             for role in [Role::Sum, Role::Mean, Role::Rstd] {
                 if self.slot(role).is_none() {
-                    let arguments = if role.is_statistic() { "value: f32" } else { "position: u32, value: Unit" };
-                    writeln!(wgsl, "\nfn {role}_set({arguments}) {{}}")?;
+                    let value = if role.is_statistic() { "value: f32" } else { "position: u32, value: Unit" };
+                    writeln!(wgsl, "\nfn {role}_set(row: u32, {value}) {{}}")?;
                 }
             }
         }
@@ -303,11 +362,12 @@ impl Kernel {
 
     /// What lies in memory, in WGSL.
     fn element(&self, role: Role) -> &'static str {
-        let Some(slot) = self.slot(role) else { return "Unit" };
-        match slot.storage {
+        let Some(slot) = self.slot(role) else { return "Quad" };
+        match (slot.storage, self.unit) {
             _ if role.is_statistic() => "f32",
-            StorageType::F32 => "Unit",
-            _ if self.unit == Unit::Vector => "vec2<u32>",
+            (StorageType::F32, _) => "Quad",
+            (_, Unit::Octet) => "vec4<u32>",
+            (_, Unit::Vector) => "vec2<u32>",
             // Two elements share a word. They may belong to different invocations, or one of them to another tensor.
             _ if role.is_written() || slot.place == Place::Shared => "atomic<u32>",
             _ => "u32",
@@ -327,32 +387,60 @@ impl Kernel {
 
     fn write_getter(&self, wgsl: &mut String, role: Role, slot: Slot) -> std::fmt::Result {
         let (index, storage) = (Self::index(role), slot.storage);
-        writeln!(wgsl, "fn {role}_at(position: u32) -> Unit {{")?;
-        writeln!(wgsl, "    let index = {index};")?;
-        let value = match (storage, self.unit) {
-            (StorageType::F32, _) => format!("{role}[index]"),
-            (_, Unit::Vector) => format!("decode_{storage}(unpack({role}[index]))"),
-            (_, Unit::Scalar) if self.element(role) == "atomic<u32>" => {
-                format!("decode_{storage}(half_of(atomicLoad(&{role}[index / 2u]), index))")
+        // What is loaded, and how it becomes quads.
+        let (raw, loaded, quads) = match (storage, self.unit) {
+            (StorageType::F32, Unit::Octet) => (
+                "array<Quad, 2>",
+                format!("array<Quad, 2>({role}[2u * index], {role}[2u * index + 1u])"),
+                vec!["raw[0]".to_owned(), "raw[1]".to_owned()],
+            ),
+            (StorageType::F32, Unit::Vector | Unit::Scalar) => {
+                ("Quad", format!("{role}[index]"), vec!["raw".to_owned()])
             }
-            (_, Unit::Scalar) => format!("decode_{storage}(half_of({role}[index / 2u], index))"),
+            (_, Unit::Octet) => (
+                "vec4<u32>",
+                format!("{role}[index]"),
+                vec![format!("decode_{storage}(unpack(raw.xy))"), format!("decode_{storage}(unpack(raw.zw))")],
+            ),
+            (_, Unit::Vector) => {
+                ("vec2<u32>", format!("{role}[index]"), vec![format!("decode_{storage}(unpack(raw))")])
+            }
+            (_, Unit::Scalar) => {
+                let word = match self.element(role) {
+                    "atomic<u32>" => format!("atomicLoad(&{role}[index / 2u])"),
+                    _ => format!("{role}[index / 2u]"),
+                };
+                ("u32", format!("half_of({word}, index)"), vec![format!("decode_{storage}(raw)")])
+            }
         };
         let centre = if role == Role::Weight && self.zero_centred_weight { "1.0 + " } else { "" };
-        writeln!(wgsl, "    return {centre}{value};\n}}")
+        let quads: Vec<_> = quads.into_iter().map(|quad| format!("{centre}{quad}")).collect();
+        let unit = if quads.len() > 1 { format!("Unit({})", quads.join(", ")) } else { quads.concat() };
+        let name = if role == Role::Input { "InputRaw" } else { raw };
+        if role == Role::Input {
+            writeln!(wgsl, "alias InputRaw = {raw};\n")?;
+        }
+        writeln!(wgsl, "fn {role}_load(row: u32, position: u32) -> {name} {{")?;
+        writeln!(wgsl, "    let index = {index};\n    return {loaded};\n}}\n")?;
+        writeln!(wgsl, "fn {role}_unit(raw: {name}) -> Unit {{\n    return {unit};\n}}")
     }
 
     fn write_setter(&self, wgsl: &mut String, role: Role, slot: Slot) -> std::fmt::Result {
         let (index, storage) = (Self::index(role), slot.storage);
         let target = if let Place::InPlaceOf(other) = slot.place { other } else { role };
-        if role.is_statistic() {
-            writeln!(wgsl, "fn {role}_set(value: f32) {{")?;
-        } else {
-            writeln!(wgsl, "fn {role}_set(position: u32, value: Unit) {{")?;
-        }
-        writeln!(wgsl, "    let index = {index};")?;
+        let value = if role.is_statistic() { "value: f32" } else { "position: u32, value: Unit" };
+        writeln!(wgsl, "fn {role}_set(row: u32, {value}) {{\n    let index = {index};")?;
+        let packed = |quad: &str| format!("pack(encode_{storage}({quad}))");
         match (storage, self.unit) {
+            (StorageType::F32, Unit::Octet) if !role.is_statistic() => {
+                writeln!(wgsl, "    {target}[2u * index] = value.low;\n    {target}[2u * index + 1u] = value.high;")?;
+            }
             (StorageType::F32, _) => writeln!(wgsl, "    {target}[index] = value;")?,
-            (_, Unit::Vector) => writeln!(wgsl, "    {target}[index] = pack(encode_{storage}(value));")?,
+            (_, Unit::Octet) => {
+                let (low, high) = (packed("value.low"), packed("value.high"));
+                writeln!(wgsl, "    {target}[index] = vec4<u32>({low}, {high});")?;
+            }
+            (_, Unit::Vector) => writeln!(wgsl, "    {target}[index] = {};", packed("value"))?,
             (_, Unit::Scalar) => {
                 writeln!(wgsl, "    atomicAnd(&{target}[index / 2u], ~half_to(0xffff0000u, index));")?;
                 writeln!(wgsl, "    atomicOr(&{target}[index / 2u], half_to(encode_{storage}(value), index));")?;
@@ -362,9 +450,13 @@ impl Kernel {
     }
 
     fn fragments(&self) -> Vec<&'static str> {
-        let unit = match self.unit {
-            Unit::Vector => include_str!("../../shaders/unit/vector.wgsl"),
+        let quad = match self.unit {
+            Unit::Octet | Unit::Vector => include_str!("../../shaders/unit/vector.wgsl"),
             Unit::Scalar => include_str!("../../shaders/unit/scalar.wgsl"),
+        };
+        let unit = match self.unit.quads() {
+            1 => include_str!("../../shaders/unit/one.wgsl"),
+            _ => include_str!("../../shaders/unit/two.wgsl"),
         };
         let source = match self.slot(Role::Residual) {
             None => include_str!("../../shaders/source/input.wgsl"),
@@ -372,6 +464,7 @@ impl Kernel {
         };
         let access = match self.access {
             Access::Held => include_str!("../../shaders/access/held.wgsl"),
+            Access::Partly { .. } => include_str!("../../shaders/access/partly.wgsl"),
             Access::Reread => include_str!("../../shaders/access/reread.wgsl"),
         };
         let reduce = match self.reduction {
@@ -390,7 +483,7 @@ impl Kernel {
             (Some(_), None) => include_str!("../../shaders/affine/weight.wgsl"),
             (Some(_), Some(_)) => include_str!("../../shaders/affine/weight_bias.wgsl"),
         };
-        let mut fragments = vec![include_str!("../../shaders/params.wgsl"), unit];
+        let mut fragments = vec![include_str!("../../shaders/params.wgsl"), quad, unit];
         for (storage, fragment) in [
             (StorageType::F16, include_str!("../../shaders/storage/f16.wgsl")),
             (StorageType::Bf16, include_str!("../../shaders/storage/bf16.wgsl")),
@@ -400,23 +493,34 @@ impl Kernel {
             }
         }
         fragments.extend([
+            include_str!("../../shaders/numbers.wgsl"),
             source,
             include_str!("../../shaders/span.wgsl"),
-            access,
-            reduce,
             include_str!("../../shaders/moments.wgsl"),
+            measure,
+            include_str!("../../shaders/memory.wgsl"),
+            access,
         ]);
         if self.entry != Entry::Merge {
-            fragments.extend([include_str!("../../shaders/measure.wgsl"), measure]);
+            fragments.extend([include_str!("../../shaders/measure.wgsl"), include_str!("../../shaders/rare.wgsl")]);
         }
         if self.entry != Entry::Partial {
             fragments.extend([affine, include_str!("../../shaders/normalize.wgsl")]);
+            match self.access {
+                Access::Held => fragments.push(include_str!("../../shaders/normalize/held.wgsl")),
+                Access::Partly { .. } => fragments.push(include_str!("../../shaders/normalize/partly.wgsl")),
+                Access::Reread => fragments.push(include_str!("../../shaders/normalize/reread.wgsl")),
+            }
+            if !matches!(self.access, Access::Partly { .. }) {
+                fragments.push(include_str!("../../shaders/normalize/several.wgsl"));
+            }
         }
         fragments.push(match self.entry {
             Entry::Row => include_str!("../../shaders/row.wgsl"),
             Entry::Partial => include_str!("../../shaders/partial.wgsl"),
             Entry::Merge => include_str!("../../shaders/merge.wgsl"),
         });
+        fragments.push(reduce);
         fragments
     }
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::plan::task;
+use super::geometry::task;
 use super::{Geometry, Problem};
 
 /// The geometries that were measured to be the fastest on one adapter, by what they were measured for.
@@ -61,7 +61,10 @@ impl Tunings {
                     self.geometries.insert(task.into(), geometry);
                     read += 1;
                 }
-                _ => log::warn!("\"{line}\" is no tuning"),
+                _ => {
+                    let beginning: String = line.chars().take(200).collect();
+                    log::warn!("no tuning: \"{beginning}\" ({} bytes)", line.len());
+                }
             }
         }
         read

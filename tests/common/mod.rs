@@ -297,9 +297,10 @@ pub fn geometries(problem: &Problem, capabilities: &Capabilities) -> Vec<Plan> {
     }
     let mut plans = Vec::new();
     for (reduction, lanes, groups, most) in shapes {
-        for access in [Access::Held, Access::Reread] {
-            let third = (problem.width() / 3).next_multiple_of(4 * lanes);
-            for segment_width in [None, Some(4 * lanes), Some(third)] {
+        let partly = |registers, shared| Access::Partly { registers, shared };
+        for access in [Access::Held, partly(1, 0), partly(1, 2), partly(4, 2), Access::Reread] {
+            let third = (problem.width() / 3).next_multiple_of(8 * lanes);
+            for segment_width in [None, Some(8 * lanes), Some(third)] {
                 let spans_per_lane = if segment_width.is_some() { 1 } else { most };
                 let spans_per_workgroup = groups * spans_per_lane;
                 let geometry =

@@ -200,7 +200,7 @@ impl Sample {
         if let Some(rows) = self.chunk_rows {
             let (placed, _) = self.place();
             let stride = placed.iter().map(|tensor| tensor.byte(1, 0) - tensor.byte(0, 0)).max().unwrap_or(0);
-            let alignment = u64::from(capabilities.storage_offset_alignment.max(16));
+            let alignment = u64::from(capabilities.storage_offset_alignment.max(32));
             capabilities.max_binding_bytes = (rows * stride) as u64 + alignment + 4;
         }
         self.check_with(device, &layer, |problem| match self.strategy {

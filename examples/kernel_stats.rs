@@ -1,0 +1,218 @@
+//! What Mesa's compiler for AMD GPUs makes of the kernels: registers, spills, code size, waves. No GPU is needed, but
+//! Linux and Mesa's RADV (on Debian the package `mesa-vulkan-drivers`).
+//!
+//!     cargo run --release --example kernel_stats -- --help
+
+#[cfg(target_os = "linux")]
+#[path = "../tests/common/radv.rs"]
+mod radv;
+
+fn main() {
+    #[cfg(target_os = "linux")]
+    linux::main();
+    #[cfg(not(target_os = "linux"))]
+    {
+        eprintln!("RADV is a driver for Linux; there are no statistics on other systems");
+        std::process::exit(1);
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::collections::HashMap;
+    use std::process::exit;
+
+    use gpu_layer_norm::kernel::{Kernel, Plan};
+    use gpu_layer_norm::{Error, StorageType};
+
+    use crate::radv::{self, CHIPS, Operation, Radv, Statistics};
+
+    const WIDTHS: [u64; 20] = [
+        64, 128, 256, 512, 768, 1000, 1001, 1024, 2048, 3072, 4096, 5120, 8192, 16_384, 32_768, 50_257, 65_536,
+        131_072, 262_144, 1_048_576,
+    ];
+
+    const USAGE: &str = "  --chips A,B,…         chips by RADV's names; vega10,navi21,vangogh,gfx1100
+  --widths A,B,…        only these widths
+  --storage A,B,…       of f32, f16, bf16
+  --operations A,B,…    of layer_norm, residual, rms_norm
+  --log2-elements N     as many rows as make tensors of 2^N elements; 28
+  --rows N              so many rows at every width
+  --candidates          every candidate of the planner, its pick first
+
+RADV_FORCE_FAMILY is what the program tells itself the chip by; where it is set, --chips has no effect.";
+
+    struct Options {
+        chips: Vec<String>,
+        widths: Vec<u64>,
+        storage: Vec<StorageType>,
+        operations: Vec<Operation>,
+        log2_elements: u32,
+        rows: Option<u64>,
+        candidates: bool,
+    }
+
+    impl Options {
+        fn parse(mut parser: lexopt::Parser) -> Result<Self, lexopt::Error> {
+            use lexopt::prelude::*;
+            let mut options = Self {
+                chips: CHIPS.map(String::from).to_vec(),
+                widths: WIDTHS.to_vec(),
+                storage: StorageType::ALL.to_vec(),
+                operations: Operation::ALL.to_vec(),
+                log2_elements: 28,
+                rows: None,
+                candidates: false,
+            };
+            while let Some(argument) = parser.next()? {
+                match argument {
+                    Long("chips") => options.chips = parser.value()?.string()?.split(',').map(String::from).collect(),
+                    Long("widths") => {
+                        let list = parser.value()?.string()?;
+                        let widths: Result<Vec<u64>, _> = list.split(',').map(str::parse).collect();
+                        options.widths = widths.map_err(|error| format!("--widths {list}: {error}"))?;
+                    }
+                    Long("storage") => options.storage = named(&parser.value()?.string()?, &StorageType::ALL)?,
+                    Long("operations") => options.operations = named(&parser.value()?.string()?, &Operation::ALL)?,
+                    Long("log2-elements") => options.log2_elements = parser.value()?.parse::<u32>()?.min(40),
+                    Long("rows") => options.rows = Some(parser.value()?.parse()?),
+                    Long("candidates") => options.candidates = true,
+                    Long("help") => {
+                        println!("{USAGE}");
+                        exit(0);
+                    }
+                    _ => return Err(argument.unexpected()),
+                }
+            }
+            Ok(options)
+        }
+    }
+
+    fn named<T: Copy + std::fmt::Display>(list: &str, all: &[T]) -> Result<Vec<T>, lexopt::Error> {
+        let find = |name: &str| all.iter().find(|item| item.to_string() == name).copied();
+        list.split(',').map(|name| find(name).ok_or_else(|| format!("there is no {name}").into())).collect()
+    }
+
+    pub fn main() {
+        let options = Options::parse(lexopt::Parser::from_env()).unwrap_or_else(|error| {
+            eprintln!("{error}\n\n{USAGE}");
+            exit(2);
+        });
+        let done = match radv::chip() {
+            Some(chip) => report(&chip, &options),
+            None => options.chips.iter().try_for_each(|chip| rerun(chip)),
+        };
+        if let Err(error) = done {
+            eprintln!("{error}");
+            exit(1);
+        }
+    }
+
+    /// The same for one chip, in a process of its own.
+    fn rerun(chip: &str) -> Result<(), String> {
+        let status = radv::rerun_for(chip)?.args(std::env::args_os().skip(1)).status();
+        match status {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("{chip}: {status}")),
+            Err(error) => Err(format!("{chip}: {error}")),
+        }
+    }
+
+    fn report(chip: &str, options: &Options) -> Result<(), String> {
+        let Some(radv) = Radv::open(chip)? else {
+            return Err("RADV is not installed; on Debian it is in mesa-vulkan-drivers".into());
+        };
+        let capabilities = radv.capabilities();
+        println!("{chip}: {}, {:?}, subgroups {:?}", radv.name(), capabilities.class, capabilities.subgroups);
+        println!(
+            "{:<8} {:<10} {:<4} {:>8} {:<9} {:<40} {:<7} {:>5} {:>5} {:>11} {:>7} {:>6} {:>7} {:>5} {:>4}",
+            "chip",
+            "operation",
+            "",
+            "width",
+            "strategy",
+            "geometry",
+            "kernel",
+            "VGPRs",
+            "SGPRs",
+            "spilled v/s",
+            "scratch",
+            "LDS",
+            "code",
+            "waves",
+            "size"
+        );
+        // Plans of one problem, and of others, share kernels.
+        let mut known = HashMap::new();
+        for &storage in &options.storage {
+            for &operation in &options.operations {
+                for &width in &options.widths {
+                    let rows = options.rows.unwrap_or((1 << options.log2_elements) / width.max(1)).max(1);
+                    let plans = plans(operation, storage, rows, width, &radv, options.candidates)
+                        .map_err(|error| format!("{operation} {storage} {rows} × {width}: {error}"))?;
+                    for plan in plans {
+                        for kernel in plan.kernels() {
+                            let statistics = statistics(&mut known, &radv, kernel)?;
+                            print(chip, operation, storage, &plan, kernel, &statistics);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn plans(
+        operation: Operation,
+        storage: StorageType,
+        rows: u64,
+        width: u64,
+        radv: &Radv,
+        candidates: bool,
+    ) -> Result<Vec<Plan>, Error> {
+        let problem = operation.problem(storage, rows, width)?;
+        if candidates {
+            Plan::candidates(&problem, radv.capabilities())
+        } else {
+            Ok(vec![Plan::new(&problem, radv.capabilities())?])
+        }
+    }
+
+    fn statistics(known: &mut HashMap<Kernel, Statistics>, radv: &Radv, kernel: &Kernel) -> Result<Statistics, String> {
+        if let Some(&statistics) = known.get(kernel) {
+            return Ok(statistics);
+        }
+        let statistics = radv.kernel_statistics(kernel)?;
+        known.insert(*kernel, statistics);
+        Ok(statistics)
+    }
+
+    fn print(
+        chip: &str,
+        operation: Operation,
+        storage: StorageType,
+        plan: &Plan,
+        kernel: &Kernel,
+        statistics: &Statistics,
+    ) {
+        let &Statistics {
+            vgprs,
+            sgprs,
+            spilled_vgprs,
+            spilled_sgprs,
+            scratch_bytes,
+            lds_bytes,
+            code_bytes,
+            waves,
+            subgroup_size,
+        } = statistics;
+        let (strategy, geometry) = (plan.strategy().to_string(), plan.geometry().to_string());
+        let (storage, entry) = (storage.to_string(), format!("{:?}", kernel.entry));
+        let spilled = format!("{spilled_vgprs}/{spilled_sgprs}");
+        println!(
+            "{chip:<8} {operation:<10} {storage:<4} {:>8} {strategy:<9} {geometry:<40} {entry:<7} {vgprs:>5} {sgprs:>5} \
+             {spilled:>11} {scratch_bytes:>7} {lds_bytes:>6} {code_bytes:>7} {waves:>5} {subgroup_size:>4}",
+            kernel.width,
+        );
+    }
+}

@@ -1,0 +1,73 @@
+// Sums over a span that is read from memory, in any unit.
+
+// Turns that a loop body takes at once. Where the row is held in registers, this is only for rows that are measured again, and
+// the code had better be short.
+const STEP: u32 = select(1u, select(select(1u, 2u, TURNS >= 2u), 4u, TURNS >= 4u), REREAD);
+// Every lane has a unit in every turn that a loop body takes, so nothing need be masked.
+const EVEN: bool = WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % (LANES * STEP) == 0u;
+
+// Turns whose sum goes to an outer sum, and turns whose outer sum goes to the last one. STEP turns are added pairwise, and at
+// each level one after another: the rounding error of a sum of n grows like the root of their number there, in place of √n.
+// (Compensated summation would do better where it survives, but WGSL lets a compiler simplify the compensation away.)
+const BLOCK: u32 = 32u;
+const OUTER_BLOCK: u32 = 256u;
+
+// x · 2^exponent − shift of one unit.
+fn memory_difference(span: Span, turn: u32, shift: f32, exponent: i32) -> Unit {
+    let unit = unit_scaled(source_unit(unit_load(span, turn, EVEN)), exponent);
+    return unit_difference(unit, shift, unit_mask(span, turn, EVEN));
+}
+
+// The sums over STEP turns.
+fn step_sums(span: Span, turn: u32, shift: f32, exponent: i32) -> Sums {
+    var sums = unit_sums(memory_difference(span, turn, shift, exponent));
+    if STEP >= 2u {
+        sums = add(sums, unit_sums(memory_difference(span, turn + 1u, shift, exponent)));
+    }
+    if STEP == 4u {
+        let others = unit_sums(memory_difference(span, turn + 2u, shift, exponent));
+        sums = add(sums, add(others, unit_sums(memory_difference(span, turn + 3u, shift, exponent))));
+    }
+    return sums;
+}
+
+// The sums over BLOCK turns, or as many as there are. The loops leave at their ends because llvmpipe runs the body of a loop that
+// has no turns left once more, for nobody.
+fn block_sums(span: Span, begin: u32, shift: f32, exponent: i32) -> Sums {
+    let end = min(begin + BLOCK, params.turns);
+    var sums = Sums();
+    var turn = begin;
+    loop {
+        sums = add(sums, step_sums(span, turn, shift, exponent));
+        turn += STEP;
+        if turn >= end {
+            break;
+        }
+    }
+    return sums;
+}
+
+// The sums of x · 2^exponent − shift and of its square over the span.
+fn memory_sums(span: Span, shift: f32, exponent: i32) -> vec2<f32> {
+    var sums = Sums();
+    if TURNS <= BLOCK {
+        sums = block_sums(span, 0u, shift, exponent);
+    } else {
+        var turn = 0u;
+        loop {
+            var outer = Sums();
+            loop {
+                outer = add(outer, block_sums(span, turn, shift, exponent));
+                turn += BLOCK;
+                if turn % OUTER_BLOCK == 0u || turn >= params.turns {
+                    break;
+                }
+            }
+            sums = add(sums, outer);
+            if turn >= params.turns {
+                break;
+            }
+        }
+    }
+    return span_sum(vec2<f32>(quad_sum(sums.differences), quad_sum(sums.squares)));
+}

@@ -1,0 +1,41 @@
+// Arithmetic on a unit that is one quad: an element, or a vector of four (16 bytes in f32, 8 in f16 and bf16).
+
+alias Unit = Quad;
+
+fn unit_first(unit: Unit) -> f32 {
+    return quad_first(unit);
+}
+
+fn unit_add(a: Unit, b: Unit) -> Unit {
+    return a + b;
+}
+
+fn unit_multiply(a: Unit, b: Unit) -> Unit {
+    return a * b;
+}
+
+fn unit_fma(a: Unit, factor: f32, summand: f32) -> Unit {
+    return fma(a, Quad(factor), Quad(summand));
+}
+
+fn unit_scaled(unit: Unit, exponent: i32) -> Unit {
+    return scaled(unit, exponent);
+}
+
+// unit − shift where `mask` has all bits, 0 where it has none.
+fn unit_difference(unit: Unit, shift: f32, mask: u32) -> Unit {
+    return kept(unit - shift, mask);
+}
+
+fn unit_sum(unit: Unit) -> Quad {
+    return unit;
+}
+
+fn unit_sums(unit: Unit) -> Sums {
+    return Sums(unit, unit * unit);
+}
+
+// The bits of the largest magnitude.
+fn unit_largest(unit: Unit) -> u32 {
+    return quad_max(bitcast<QuadBits>(unit) & QuadBits(MAGNITUDE_BITS));
+}

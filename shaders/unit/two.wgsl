@@ -1,0 +1,45 @@
+// Arithmetic on a unit that is two vectors of four: eight elements, 16 bytes in f16 and bf16.
+
+struct Unit {
+    low: Quad,
+    high: Quad,
+}
+
+fn unit_first(unit: Unit) -> f32 {
+    return quad_first(unit.low);
+}
+
+fn unit_add(a: Unit, b: Unit) -> Unit {
+    return Unit(a.low + b.low, a.high + b.high);
+}
+
+fn unit_multiply(a: Unit, b: Unit) -> Unit {
+    return Unit(a.low * b.low, a.high * b.high);
+}
+
+fn unit_fma(a: Unit, factor: f32, summand: f32) -> Unit {
+    return Unit(fma(a.low, Quad(factor), Quad(summand)), fma(a.high, Quad(factor), Quad(summand)));
+}
+
+fn unit_scaled(unit: Unit, exponent: i32) -> Unit {
+    return Unit(scaled(unit.low, exponent), scaled(unit.high, exponent));
+}
+
+// unit − shift where `mask` has all bits, 0 where it has none.
+fn unit_difference(unit: Unit, shift: f32, mask: u32) -> Unit {
+    return Unit(kept(unit.low - shift, mask), kept(unit.high - shift, mask));
+}
+
+fn unit_sum(unit: Unit) -> Quad {
+    return unit.low + unit.high;
+}
+
+fn unit_sums(unit: Unit) -> Sums {
+    return Sums(unit.low + unit.high, unit.low * unit.low + unit.high * unit.high);
+}
+
+// The bits of the largest magnitude.
+fn unit_largest(unit: Unit) -> u32 {
+    let low = bitcast<QuadBits>(unit.low) & QuadBits(MAGNITUDE_BITS);
+    return quad_max(max(low, bitcast<QuadBits>(unit.high) & QuadBits(MAGNITUDE_BITS)));
+}

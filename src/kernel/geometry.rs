@@ -1,0 +1,334 @@
+use std::fmt;
+use std::str::FromStr;
+
+use super::{Access, Capabilities, Dialect, Entry, Kernel, Layout, Place, Problem, Reduction, Role, Slot, Unit};
+use crate::Error;
+
+/// The most turns that a plan lets loops over a span take, those over all spans of an invocation together.
+///
+/// Mesa's llvmpipe ends an invocation's loops, all taken together, after 65,534 turns and goes on with a wrong result (22.3:
+/// of two loops of 40,000 turns the second ran 25,534). A rare row is measured, looked through twice, measured twice again, and gone over
+/// once more to normalize it: not seven times this.
+pub const MAX_TURNS: u32 = 8192;
+
+/// The most segments of a row that one invocation merges; six loops over them and one over the span stay below 65,534.
+pub(super) const MAX_MERGE_TURNS: u32 = 4096;
+
+/// Elements that one invocation may hold in registers.
+const MAX_HELD: u64 = 128;
+
+/// A segment is a multiple of this many elements for each lane, the largest unit.
+pub(super) const SEGMENT_STEP: u32 = 8;
+
+/// How the rows are worked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Strategy {
+    /// A row is read once and held in registers.
+    Resident,
+    /// A row is read once, but for what a workgroup cannot hold of it.
+    PartlyResident,
+    /// A row is read again in each pass over it, from cache.
+    Streaming,
+    /// A row is cut into segments that are measured apart, then merged and normalized in a second pass.
+    Split,
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Resident => "resident",
+            Self::PartlyResident => "partly-resident",
+            Self::Streaming => "streaming",
+            Self::Split => "split",
+        })
+    }
+}
+
+/// The choices that a plan makes, apart from what they follow to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Geometry {
+    /// Registers or memory. In strategy split, for the first pass; the second always reads from memory.
+    pub access: Access,
+    /// Sums across invocations.
+    pub reduction: Reduction,
+    /// Invocations that share a span; a power of two.
+    pub lanes: u32,
+    /// Spans that one invocation takes part in, so that it reads weight and bias once for all of them; 1, 2 or 4, and 1 where
+    /// rows are split.
+    pub spans_per_lane: u32,
+    /// Spans in a workgroup, a multiple of `spans_per_lane`.
+    pub spans_per_workgroup: u32,
+    /// Elements of a segment, a multiple of 8 · lanes; `None` leaves rows whole.
+    pub segment_width: Option<u32>,
+}
+
+impl Geometry {
+    /// The strategy that this geometry belongs to.
+    pub const fn strategy(&self) -> Strategy {
+        match (self.segment_width, self.access) {
+            (Some(_), _) => Strategy::Split,
+            (None, Access::Held) => Strategy::Resident,
+            (None, Access::Partly { .. }) => Strategy::PartlyResident,
+            (None, Access::Reread) => Strategy::Streaming,
+        }
+    }
+}
+
+impl fmt::Display for Geometry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { access, reduction, lanes, spans_per_lane, spans_per_workgroup, segment_width } = self;
+        write!(
+            f,
+            "{access} {reduction:?} {lanes} {spans_per_lane} {spans_per_workgroup} {}",
+            segment_width.unwrap_or(0)
+        )
+    }
+}
+
+impl FromStr for Geometry {
+    type Err = Error;
+
+    /// Reads what [`Display`](fmt::Display) writes: access (`Held`, `Reread`, or `Partly` with the units in registers and in
+    /// workgroup memory, as `Partly4+2`), reduction, lanes, spans a lane, spans a workgroup, segment width or
+    /// 0, with a space between them. Whether a device can run it is [`Plan::with_geometry`]'s to say.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let parse = || {
+            let words: Vec<_> = text.split(' ').collect();
+            let [access, reduction, numbers @ ..] = words.as_slice() else { return None };
+            let numbers = numbers.iter().map(|number| number.parse().ok()).collect::<Option<Vec<u32>>>()?;
+            let [lanes, spans_per_lane, spans_per_workgroup, segment_width] = numbers.try_into().ok()?;
+            let access = match access.strip_prefix("Partly").and_then(|numbers| numbers.split_once('+')) {
+                Some((registers, shared)) => {
+                    Access::Partly { registers: registers.parse().ok()?, shared: shared.parse().ok()? }
+                }
+                None => [Access::Held, Access::Reread].into_iter().find(|it| it.to_string() == *access)?,
+            };
+            let reductions =
+                [Reduction::Lane, Reduction::Subgroup, Reduction::SubgroupThenWorkgroup, Reduction::Workgroup];
+            let reduction = reductions.into_iter().find(|it| format!("{it:?}") == *reduction)?;
+            let segment_width = (segment_width > 0).then_some(segment_width);
+            Some(Self { access, reduction, lanes, spans_per_lane, spans_per_workgroup, segment_width })
+        };
+        parse().ok_or_else(|| Error::Geometry {
+            reason: format!("\"{text}\" is none; one would be \"Held Subgroup 32 1 4 0\""),
+        })
+    }
+}
+
+/// Invocations in a workgroup. No device has more than 2^16; a larger number would only overflow.
+pub(super) fn max_invocations(capabilities: &Capabilities) -> u32 {
+    capabilities.max_invocations_per_workgroup.min(1 << 16)
+}
+
+/// That the capabilities are some that a device may have: they may be hand-made.
+pub(super) fn check_capabilities(capabilities: &Capabilities) -> Result<(), Error> {
+    let refuse = |reason: String| Err(Error::Geometry { reason });
+    let Capabilities { subgroups, storage_offset_alignment: alignment, .. } = *capabilities;
+    if capabilities.max_workgroups_per_dimension == 0 {
+        return refuse("the device allows no workgroups in a dispatch".into());
+    }
+    if !alignment.is_power_of_two() || alignment > 1 << 16 {
+        return refuse(format!(
+            "bindings begin at multiples of {alignment} bytes; a power of two up to 65536 would do"
+        ));
+    }
+    match subgroups.filter(|sizes| !sizes.is_usable()) {
+        Some(sizes) => refuse(format!("{sizes:?}; powers of two from 4 to 128 would do, or None")),
+        None => Ok(()),
+    }
+}
+
+/// The kernels of a geometry, each of them fit for the device.
+pub(super) fn kernels(
+    problem: &Problem,
+    capabilities: &Capabilities,
+    geometry: Geometry,
+) -> Result<Vec<Kernel>, Error> {
+    let refuse = |reason: String| Err(Error::Geometry { reason });
+    let Geometry { access, reduction, lanes, spans_per_lane, spans_per_workgroup, segment_width } = geometry;
+    if !lanes.is_power_of_two() {
+        return refuse(format!("{lanes} lanes; a power of two would do"));
+    }
+    let most_spans_per_lane = if segment_width.is_some() { 1 } else { 4 };
+    if !spans_per_lane.is_power_of_two() || spans_per_lane > most_spans_per_lane {
+        return refuse(format!("{spans_per_lane} spans a lane; a power of two up to {most_spans_per_lane} would do"));
+    }
+    if spans_per_workgroup == 0 || !spans_per_workgroup.is_multiple_of(spans_per_lane) {
+        return refuse(format!(
+            "{spans_per_workgroup} spans a workgroup; a multiple of the {spans_per_lane} spans a lane would do"
+        ));
+    }
+    let max = max_invocations(capabilities);
+    if lanes.checked_mul(spans_per_workgroup / spans_per_lane).is_none_or(|size| size > max) {
+        return refuse(format!(
+            "{lanes} lanes × {spans_per_workgroup} spans, {spans_per_lane} a lane, is over {max} invocations a workgroup"
+        ));
+    }
+    let fits = match (reduction, capabilities.subgroups) {
+        (Reduction::Lane, _) => lanes == 1,
+        (Reduction::Workgroup, _) => true,
+        (_, None) => false,
+        (Reduction::Subgroup, Some(sizes)) => lanes <= sizes.min,
+        (Reduction::SubgroupThenWorkgroup, Some(sizes)) => spans_per_workgroup == spans_per_lane && lanes >= sizes.max,
+    };
+    if !fits {
+        return refuse(format!(
+            "reduction {reduction:?} does not do for {lanes} lanes and {spans_per_workgroup} spans with subgroups {:?}",
+            capabilities.subgroups
+        ));
+    }
+    let whole = |segment_width: u32| {
+        segment_width == 0 || !segment_width.is_multiple_of(SEGMENT_STEP * lanes) || segment_width >= problem.width()
+    };
+    if segment_width.is_some_and(whole) {
+        return refuse(format!(
+            "segments of {segment_width:?} elements must be a multiple of {} and below the width {}",
+            SEGMENT_STEP * lanes,
+            problem.width()
+        ));
+    }
+    let kernel = Kernel {
+        access,
+        reduction,
+        segment_width: segment_width.unwrap_or(problem.width()),
+        lanes,
+        spans_per_lane,
+        spans_per_workgroup,
+        subgroup_size: match (reduction, capabilities.subgroups) {
+            (Reduction::SubgroupThenWorkgroup, Some(sizes)) => sizes.min,
+            _ => 0,
+        },
+        dialect: capabilities.dialect,
+        ..plain_kernel(problem)?
+    };
+    if let Access::Partly { registers, shared } = access {
+        if segment_width.is_some() || spans_per_workgroup != 1 {
+            return refuse("a row is partly held by a whole workgroup or not at all".into());
+        }
+        if registers == 0 || u64::from(registers) + u64::from(shared) >= u64::from(kernel.turns()) {
+            return refuse(format!(
+                "{registers} units in registers and {shared} in workgroup memory; at least 1 and fewer than the {} of an \
+                 invocation would do",
+                kernel.turns()
+            ));
+        }
+    }
+    let kernels = if segment_width.is_some() {
+        // What a pass does not depend on is left out of its key.
+        let read = |role| kernel.slot(role).map(|slot| Slot { place: Place::Own, ..slot });
+        let partial = Kernel {
+            entry: Entry::Partial,
+            zero_centred_weight: false,
+            slots: Role::ALL.map(|role| if matches!(role, Role::Input | Role::Residual) { read(role) } else { None }),
+            ..kernel
+        };
+        vec![partial, Kernel { entry: Entry::Merge, access: Access::Reread, ..kernel }]
+    } else {
+        vec![kernel]
+    };
+    let held = match access {
+        Access::Held => u64::from(kernel.turns()) * u64::from(spans_per_lane),
+        Access::Partly { registers, .. } => registers.into(),
+        Access::Reread => 0,
+    } * u64::from(kernel.unit.elements());
+    if held > MAX_HELD {
+        return refuse(format!("an invocation would hold {held} elements, it can hold {MAX_HELD}"));
+    }
+    let turns = u64::from(kernel.turns()) * u64::from(spans_per_lane);
+    if turns > u64::from(MAX_TURNS) {
+        return refuse(format!("loops of {turns} turns over {spans_per_lane} spans, the most is {MAX_TURNS}"));
+    }
+    if kernel.segments().div_ceil(lanes) > MAX_MERGE_TURNS {
+        return refuse(format!(
+            "{} segments for {lanes} lanes, the most a lane is {MAX_MERGE_TURNS}",
+            kernel.segments()
+        ));
+    }
+    if kernel.workgroup_storage() > capabilities.max_workgroup_storage {
+        return refuse(format!(
+            "{} bytes of workgroup memory, the device has {}",
+            kernel.workgroup_storage(),
+            capabilities.max_workgroup_storage
+        ));
+    }
+    // All but the `Params` block are storage buffers.
+    let storage = kernels.iter().map(|kernel| kernel.bindings().len() - 1).max().unwrap_or(0) as u32;
+    let allowed = capabilities.max_storage_buffers;
+    if storage > allowed {
+        if segment_width.is_none() {
+            return Err(Error::DeviceTooSmall {
+                what: "storage buffers a shader",
+                needed: storage.into(),
+                actual: allowed.into(),
+            });
+        }
+        return refuse(format!("{storage} storage buffers, the device allows {allowed} a shader"));
+    }
+    Ok(kernels)
+}
+
+/// One invocation for each row.
+fn plain_kernel(problem: &Problem) -> Result<Kernel, Error> {
+    Ok(Kernel {
+        entry: Entry::Row,
+        unit: unit_of(problem),
+        access: Access::Reread,
+        reduction: Reduction::Lane,
+        normalization: problem.normalization_kind(),
+        zero_centred_weight: problem.has_zero_centred_weight() && problem.affine_kind().has_weight(),
+        slots: slots(problem)?,
+        width: problem.width(),
+        segment_width: problem.width(),
+        lanes: 1,
+        spans_per_lane: 1,
+        spans_per_workgroup: 1,
+        subgroup_size: 0,
+        dialect: Dialect::default(),
+    })
+}
+
+/// What a tuning is for: everything that the best geometry depends on. Rows count to the next power of two.
+pub(super) fn task(problem: &Problem) -> Result<String, Error> {
+    let rows = problem.rows().checked_next_power_of_two().unwrap_or(u64::MAX);
+    Ok(format!("{} rows of {}", rows, plain_kernel(problem)?.task()))
+}
+
+/// The widest unit that divides rows, offsets and strides.
+pub(super) fn unit_of(problem: &Problem) -> Unit {
+    let divides = |unit: Unit| {
+        let whole = |count: u64| count.is_multiple_of(unit.elements().into());
+        let fits = |(role, layout): (Role, &Layout)| {
+            let strides_matter = !role.is_parameter() && problem.rows() > 1;
+            role.is_statistic()
+                || whole(layout.offset) && layout.row_stride.is_none_or(|stride| !strides_matter || whole(stride))
+        };
+        whole(problem.width().into()) && problem.tensors().all(fits)
+    };
+    let is_small = |role| problem.layout(role).is_some_and(|layout| layout.storage.bytes() == 2);
+    if is_small(Role::Input) && is_small(Role::Output) && divides(Unit::Octet) {
+        Unit::Octet
+    } else if divides(Unit::Vector) {
+        Unit::Vector
+    } else {
+        Unit::Scalar
+    }
+}
+
+/// How the kernels get at each tensor.
+fn slots(problem: &Problem) -> Result<[Option<Slot>; Role::ALL.len()], Error> {
+    let mut slots = [None; Role::ALL.len()];
+    for (role, layout) in problem.tensors() {
+        let written_too = |(other, other_layout): (Role, &Layout)| {
+            other.is_written() && layout.buffer.is_some() && other_layout.buffer == layout.buffer
+        };
+        let place = if role.is_written() {
+            problem.in_place_of(role)?.map_or(Place::Own, Place::InPlaceOf)
+        } else if problem.tensors().any(written_too) {
+            Place::Shared
+        } else {
+            Place::Own
+        };
+        slots[role as usize] = Some(Slot { storage: layout.storage, place });
+    }
+    Ok(slots)
+}

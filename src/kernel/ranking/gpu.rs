@@ -1,0 +1,100 @@
+use super::{reduction_for, segment_width};
+use crate::kernel::geometry::{MAX_TURNS, max_invocations, unit_of};
+use crate::kernel::{Access, Capabilities, Geometry, Problem, Role, Unit};
+
+/// What a class of GPUs has in common.
+pub(super) struct Traits {
+    /// Workgroups that fill the device.
+    fill: u64,
+    /// Invocations of a workgroup in which several rows lie.
+    workgroup: u32,
+}
+
+/// An H100 has 132 multiprocessors, and four workgroups for each hide its memory's latency. Workgroups of 256 were 4 % faster
+/// there than those of 128.
+pub(super) const DISCRETE: Traits = Traits { fill: 512, workgroup: 256 };
+
+/// An integrated GPU has 2 to 16 cores, so fewer rows fill it, and rows need not be shared by many lanes, nor split, as soon; its
+/// memory is the processor's, so that it waits for bytes rather than for workgroups, and smaller ones leave each invocation more
+/// registers. From what such GPUs are; none was at hand.
+pub(super) const INTEGRATED: Traits = Traits { fill: 64, workgroup: 128 };
+
+/// Registers (32 bits) of the row in each invocation, where they are as they should be: enough loads are under way, and enough
+/// subgroups fit beside each other.
+const REGISTERS: u32 = 32;
+/// The largest workgroup that has so many registers to an invocation, and others beside.
+const RESIDENT: u32 = 512;
+/// The largest workgroup that a row is given.
+const LARGEST: u32 = 1024;
+/// Few rows: latency counts, not bytes. This many units to an invocation, not more.
+const FEW: u32 = 4;
+/// A row shorter than this is not split: the second pass costs more than one workgroup loses.
+const LONG: u32 = 100_000;
+const SPLIT_LANES: u32 = 256;
+
+/// On a GPU: 16 bytes an access, 4 to 16 accesses an invocation, held in registers while the row fits a workgroup's, one workgroup
+/// a row that holds a part of it beyond, several workgroups a row where the rows are long and too few to fill the device.
+/// The figures behind it were measured on an H100; `benches/results` has them where they are.
+pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities, traits: &Traits) -> Vec<Geometry> {
+    let (width, rows) = (problem.width(), problem.rows());
+    let unit = unit_of(problem);
+    let units = width.div_ceil(unit.elements());
+    // 32-bit registers of a unit as it is held.
+    let of_unit = match unit {
+        Unit::Octet if problem.layout(Role::Residual).is_some() => 8,
+        Unit::Octet | Unit::Vector => 4,
+        Unit::Scalar => 1,
+    };
+    let turns = (REGISTERS / of_unit).min(16);
+    let max = 1 << max_invocations(capabilities).max(1).ilog2();
+    let at_most = |turns: u32| units.div_ceil(turns).next_power_of_two();
+    let subgroup = capabilities.subgroups.map_or(32, |sizes| sizes.min);
+
+    let whole = |access, lanes: u32| {
+        let (reduction, groups) = reduction_for(lanes, traits.workgroup.max(lanes).min(max), capabilities.subgroups);
+        Geometry { access, reduction, lanes, spans_per_lane: 1, spans_per_workgroup: groups, segment_width: None }
+    };
+    // Very short rows leave a lane less than it could take.
+    let many = at_most(turns).max(at_most(2).min(8));
+    // One subgroup is worth twice as many registers: no barrier.
+    let many = if many == 2 * subgroup { subgroup } else { many };
+    let first = if rows < traits.fill { at_most(FEW).max(many) } else { many };
+    let resident: Vec<_> = [first, many, many * 2, many / 2, at_most(FEW)]
+        .into_iter()
+        .filter(|&lanes| 0 < lanes && lanes <= max && (lanes <= RESIDENT || rows < traits.fill && lanes <= LARGEST))
+        .filter(|&lanes| units.div_ceil(lanes) * of_unit <= if lanes <= 256 { 2 * REGISTERS } else { REGISTERS })
+        .map(|lanes| whole(Access::Held, lanes))
+        .collect();
+    let partly = [LARGEST, RESIDENT, 256, 128, 64].into_iter().filter(|&lanes| lanes <= max).flat_map(|lanes| {
+        let of_lane = units.div_ceil(lanes);
+        // In units of 16 bytes. A workgroup of 1,024 has 64 registers to an invocation in all.
+        let registers = if lanes > RESIDENT && of_lane * of_unit <= 32 {
+            4
+        } else if lanes > RESIDENT {
+            6
+        } else {
+            8
+        };
+        let shared = [2, 0]
+            .map(|shared| Access::Partly { registers: (registers * 4 / of_unit).max(1), shared: shared * 4 / of_unit });
+        shared.map(|access| Geometry { spans_per_workgroup: 1, ..whole(access, lanes) })
+    });
+    let streaming =
+        [LARGEST, 256, 64, 1].into_iter().filter(|&lanes| lanes <= max).map(|lanes| whole(Access::Reread, lanes));
+    let split = [SPLIT_LANES, 128, 32, 8].into_iter().filter(|&lanes| lanes <= max).flat_map(|lanes| {
+        let wanted = traits.fill.div_ceil(rows.max(1)).max(2) as u32;
+        let longest = turns * lanes * unit.elements();
+        // Segments that a workgroup holds in registers, but not more of them than do good.
+        let segments = wanted.max(width.div_ceil(longest)).min((width / 4096).max(2));
+        // None longer than the longest loop.
+        let needed = width.div_ceil(MAX_TURNS * lanes * unit.elements());
+        let segment_width = segment_width(width, segments.max(needed), lanes);
+        [Access::Held, Access::Reread]
+            .map(|access| Geometry { segment_width: Some(segment_width), ..whole(access, lanes) })
+    });
+    if width > LONG && rows < traits.fill / 4 {
+        split.chain(resident).chain(partly).chain(streaming).collect()
+    } else {
+        resident.into_iter().chain(partly).chain(streaming).chain(split).collect()
+    }
+}

@@ -1,0 +1,389 @@
+//! What Mesa's compiler for AMD GPUs makes of a kernel: registers, spills, code size, waves. No GPU is needed.
+//!
+//! RADV makes a device of the chip that `RADV_FORCE_FAMILY` names. It reads that once, so each chip has a process of its own:
+//! [`rerun_for`] starts this program again for one.
+#![allow(dead_code, reason = "each binary that includes this uses a part of it")]
+
+use std::ffi::CStr;
+use std::fmt;
+use std::process::Command;
+
+use ash::{ext, khr, vk};
+use gpu_layer_norm::kernel::{
+    AdapterClass, Affine, BindingRole, Capabilities, Dialect, ENTRY_POINT, Kernel, Normalization, Problem, Role,
+    SubgroupSizes,
+};
+use gpu_layer_norm::{Error, StorageType};
+use naga::back::spv;
+use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
+use naga::valid::{Capabilities as NagaCapabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
+
+/// A GCN chip, two RDNA 2 chips of which one is an APU, and an RDNA 3 chip; by the names that Mesa 22.3 has for them.
+pub const CHIPS: [&str; 4] = ["vega10", "navi21", "vangogh", "gfx1100"];
+
+const FORCE_FAMILY: &str = "RADV_FORCE_FAMILY";
+
+/// The entry point, for Vulkan.
+const MAIN: &CStr = c"main";
+
+/// The chip that this process is for, if it is for one.
+pub fn chip() -> Option<String> {
+    std::env::var(FORCE_FAMILY).ok()
+}
+
+/// This program again, for one chip; arguments are the caller's to add.
+pub fn rerun_for(chip: &str) -> Result<Command, String> {
+    let program = std::env::current_exe().map_err(|error| format!("this program's file: {error}"))?;
+    let mut command = Command::new(program);
+    command.env(FORCE_FAMILY, chip);
+    Ok(command)
+}
+
+/// What a problem is made of, apart from storage and shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Layer normalization with weight and bias.
+    Plain,
+    /// The same of input + residual; the sum is written too.
+    Residual,
+    /// RMS normalization with weight.
+    Rms,
+}
+
+impl Operation {
+    pub const ALL: [Self; 3] = [Self::Plain, Self::Residual, Self::Rms];
+
+    /// The problem whose tensors are all stored as `storage`.
+    pub fn problem(self, storage: StorageType, rows: u64, width: u64) -> Result<Problem, Error> {
+        let problem = Problem::new(rows, width)?;
+        let (problem, more): (_, &[Role]) = match self {
+            Self::Plain => (problem.affine(Affine::WeightAndBias), &[Role::Bias]),
+            Self::Residual => (problem.affine(Affine::WeightAndBias), &[Role::Bias, Role::Residual, Role::Sum]),
+            Self::Rms => (problem.affine(Affine::Weight).normalization(Normalization::RmsNorm)?, &[]),
+        };
+        let roles = [Role::Input, Role::Output, Role::Weight];
+        roles.iter().chain(more).try_fold(problem, |problem, &role| problem.tensor(role, storage))
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Plain => "layer_norm",
+            Self::Residual => "residual",
+            Self::Rms => "rms_norm",
+        })
+    }
+}
+
+/// What the compiler says of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statistics {
+    /// Vector registers of an invocation.
+    pub vgprs: u64,
+    /// Scalar registers of a subgroup.
+    pub sgprs: u64,
+    /// Vector registers that are spilled.
+    pub spilled_vgprs: u64,
+    /// Scalar registers that are spilled.
+    pub spilled_sgprs: u64,
+    /// Private memory of a subgroup.
+    pub scratch_bytes: u64,
+    /// Memory of a workgroup.
+    pub lds_bytes: u64,
+    /// Machine code.
+    pub code_bytes: u64,
+    /// Subgroups that a SIMD unit can hold at once. On RDNA, RADV counts a subgroup of 64 as two.
+    pub waves: u64,
+    /// Invocations of a subgroup.
+    pub subgroup_size: u32,
+}
+
+/// A device of RADV.
+pub struct Radv {
+    // The functions of the others are in its library.
+    _entry: ash::Entry,
+    instance: ash::Instance,
+    device: ash::Device,
+    executables: khr::pipeline_executable_properties::Device,
+    name: String,
+    capabilities: Capabilities,
+}
+
+impl Radv {
+    /// A device of this chip; `None` where RADV or the Vulkan loader is not installed.
+    ///
+    /// RADV ends a process that asks for a chip that it does not know.
+    pub fn open(chip: &str) -> Result<Option<Self>, String> {
+        if self::chip().as_deref() != Some(chip) {
+            return Err(format!("{FORCE_FAMILY} must be {chip} from the beginning of the process"));
+        }
+        // Safety: this loads the library whose name the system gives to the Vulkan loader.
+        let Ok(entry) = (unsafe { ash::Entry::load() }) else { return Ok(None) };
+        let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_3);
+        let info = vk::InstanceCreateInfo::default().application_info(&application);
+        // Safety: the structures are complete, and live until the call returns.
+        let instance = match unsafe { entry.create_instance(&info, None) } {
+            Ok(instance) => instance,
+            Err(vk::Result::ERROR_INCOMPATIBLE_DRIVER) => return Ok(None),
+            Err(error) => return Err(format!("a Vulkan instance: {error}")),
+        };
+        match open_device(&instance) {
+            Ok(Some((device, name, capabilities))) => {
+                let executables = khr::pipeline_executable_properties::Device::new(&instance, &device);
+                Ok(Some(Self { _entry: entry, instance, device, executables, name, capabilities }))
+            }
+            other => {
+                // Safety: nothing that was made of it is left.
+                unsafe { instance.destroy_instance(None) };
+                other.map(|_| None).map_err(|error| format!("a device of RADV: {error}"))
+            }
+        }
+    }
+
+    /// Its own name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What wgpu would say of it.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// What the compiler says of a kernel.
+    pub fn kernel_statistics(&self, kernel: &Kernel) -> Result<Statistics, String> {
+        self.statistics(&spirv(kernel), &bindings(kernel)).map_err(|error| format!("{}: {error}", kernel.label()))
+    }
+
+    /// What the compiler says of a compute shader, of which group 0 has these bindings: the number, and whether it is uniform
+    /// rather than storage. The SPIR-V must be valid, its entry point "main".
+    pub fn statistics(&self, spirv: &[u32], bindings: &[(u32, bool)]) -> Result<Statistics, String> {
+        let mut objects = Objects::default();
+        let statistics = self.compile(spirv, bindings, &mut objects);
+        // Safety: nothing uses them any more; those that were not made are null.
+        unsafe {
+            self.device.destroy_pipeline(objects.pipeline, None);
+            self.device.destroy_shader_module(objects.module, None);
+            self.device.destroy_pipeline_layout(objects.layout, None);
+            self.device.destroy_descriptor_set_layout(objects.set_layout, None);
+        }
+        statistics
+    }
+
+    fn compile(&self, spirv: &[u32], bindings: &[(u32, bool)], objects: &mut Objects) -> Result<Statistics, String> {
+        let device = &self.device;
+        let describe = |error: vk::Result| error.to_string();
+        let bindings: Vec<_> = bindings
+            .iter()
+            .map(|&(binding, uniform)| {
+                vk::DescriptorSetLayoutBinding::default()
+                    .binding(binding)
+                    .descriptor_type(if uniform {
+                        vk::DescriptorType::UNIFORM_BUFFER
+                    } else {
+                        vk::DescriptorType::STORAGE_BUFFER
+                    })
+                    .descriptor_count(1)
+                    .stage_flags(vk::ShaderStageFlags::COMPUTE)
+            })
+            .collect();
+        // Safety: the handles are of this device, the structures complete; all live until the calls return.
+        let statistics = unsafe {
+            let info = vk::DescriptorSetLayoutCreateInfo::default().bindings(&bindings);
+            objects.set_layout = device.create_descriptor_set_layout(&info, None).map_err(describe)?;
+            let set_layouts = [objects.set_layout];
+            let info = vk::PipelineLayoutCreateInfo::default().set_layouts(&set_layouts);
+            objects.layout = device.create_pipeline_layout(&info, None).map_err(describe)?;
+            let info = vk::ShaderModuleCreateInfo::default().code(spirv);
+            objects.module = device.create_shader_module(&info, None).map_err(describe)?;
+            // As wgpu has it where a device has subgroup operations.
+            let stage = vk::PipelineShaderStageCreateInfo::default()
+                .flags(vk::PipelineShaderStageCreateFlags::ALLOW_VARYING_SUBGROUP_SIZE)
+                .stage(vk::ShaderStageFlags::COMPUTE)
+                .module(objects.module)
+                .name(MAIN);
+            let info = vk::ComputePipelineCreateInfo::default()
+                .flags(vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR)
+                .stage(stage)
+                .layout(objects.layout);
+            let pipelines = device
+                .create_compute_pipelines(vk::PipelineCache::null(), &[info], None)
+                .map_err(|(_, error)| error.to_string())?;
+            objects.pipeline = pipelines[0];
+            let info = vk::PipelineInfoKHR::default().pipeline(objects.pipeline);
+            let executables = self.executables.get_pipeline_executable_properties(&info).map_err(describe)?;
+            let [executable] = executables.as_slice() else {
+                return Err(format!("{} executables instead of one", executables.len()));
+            };
+            let info = vk::PipelineExecutableInfoKHR::default().pipeline(objects.pipeline).executable_index(0);
+            let all = self.executables.get_pipeline_executable_statistics(&info).map_err(describe)?;
+            (executable.subgroup_size, all)
+        };
+        let (subgroup_size, all) = statistics;
+        let value = |name: &str| {
+            let find = |statistic: &&vk::PipelineExecutableStatisticKHR<'_>| {
+                statistic.name_as_c_str().is_ok_and(|it| it.to_bytes() == name.as_bytes())
+            };
+            let statistic = all.iter().find(find).ok_or_else(|| format!("RADV does not tell \"{name}\""))?;
+            match statistic.format {
+                // Safety: the format says which of them it is.
+                vk::PipelineExecutableStatisticFormatKHR::UINT64 => Ok(unsafe { statistic.value.u64 }),
+                format => Err(format!("\"{name}\" is {format:?}")),
+            }
+        };
+        Ok(Statistics {
+            vgprs: value("VGPRs")?,
+            sgprs: value("SGPRs")?,
+            spilled_vgprs: value("Spilled VGPRs")?,
+            spilled_sgprs: value("Spilled SGPRs")?,
+            scratch_bytes: value("Scratch size")?,
+            lds_bytes: value("LDS size")?,
+            code_bytes: value("Code size")?,
+            waves: value("Subgroups per SIMD")?,
+            subgroup_size,
+        })
+    }
+}
+
+impl Drop for Radv {
+    fn drop(&mut self) {
+        // Safety: all that was made of them is gone.
+        unsafe {
+            self.device.destroy_device(None);
+            self.instance.destroy_instance(None);
+        }
+    }
+}
+
+/// What a compilation makes; null until then.
+#[derive(Default)]
+struct Objects {
+    set_layout: vk::DescriptorSetLayout,
+    layout: vk::PipelineLayout,
+    module: vk::ShaderModule,
+    pipeline: vk::Pipeline,
+}
+
+/// A device of RADV with its name; `None` if there is none.
+fn open_device(instance: &ash::Instance) -> Result<Option<(ash::Device, String, Capabilities)>, vk::Result> {
+    // Safety: the structures are complete, and live until the calls return.
+    unsafe {
+        for physical in instance.enumerate_physical_devices()? {
+            let mut driver = vk::PhysicalDeviceDriverProperties::default();
+            let mut subgroups = vk::PhysicalDeviceSubgroupSizeControlProperties::default();
+            let mut maintenance_3 = vk::PhysicalDeviceMaintenance3Properties::default();
+            let mut maintenance_4 = vk::PhysicalDeviceMaintenance4Properties::default();
+            let mut all = vk::PhysicalDeviceProperties2::default()
+                .push_next(&mut driver)
+                .push_next(&mut subgroups)
+                .push_next(&mut maintenance_3)
+                .push_next(&mut maintenance_4);
+            instance.get_physical_device_properties2(physical, &mut all);
+            let properties = all.properties;
+            if driver.driver_id != vk::DriverId::MESA_RADV {
+                continue;
+            }
+            let name = properties.device_name_as_c_str().unwrap_or_default().to_string_lossy().into_owned();
+            let max_buffer_bytes = maintenance_3.max_memory_allocation_size.min(maintenance_4.max_buffer_size);
+            let capabilities = capabilities(&properties, &subgroups, max_buffer_bytes);
+
+            // What wgpu enables of what changes the code.
+            let mut executables =
+                vk::PhysicalDevicePipelineExecutablePropertiesFeaturesKHR::default().pipeline_executable_info(true);
+            let mut subgroup_size =
+                vk::PhysicalDeviceSubgroupSizeControlFeatures::default().subgroup_size_control(true);
+            let mut robustness = vk::PhysicalDeviceRobustness2FeaturesEXT::default()
+                .robust_buffer_access2(true)
+                .robust_image_access2(true);
+            let features = vk::PhysicalDeviceFeatures::default().robust_buffer_access(true);
+            let extensions = [khr::pipeline_executable_properties::NAME.as_ptr(), ext::robustness2::NAME.as_ptr()];
+            let queues = [vk::DeviceQueueCreateInfo::default().queue_family_index(0).queue_priorities(&[1.0])];
+            let info = vk::DeviceCreateInfo::default()
+                .queue_create_infos(&queues)
+                .enabled_extension_names(&extensions)
+                .enabled_features(&features)
+                .push_next(&mut executables)
+                .push_next(&mut subgroup_size)
+                .push_next(&mut robustness);
+            let device = instance.create_device(physical, &info, None)?;
+            return Ok(Some((device, name, capabilities)));
+        }
+    }
+    Ok(None)
+}
+
+/// As wgpu 30 makes its limits, and the crate its capabilities of those. Storage buffers are counted more simply; there are
+/// millions.
+fn capabilities(
+    properties: &vk::PhysicalDeviceProperties,
+    subgroups: &vk::PhysicalDeviceSubgroupSizeControlProperties<'_>,
+    max_buffer_bytes: u64,
+) -> Capabilities {
+    const MAX_I32: u64 = i32::MAX as u64;
+    let limits = &properties.limits;
+    let subgroups = SubgroupSizes { min: subgroups.min_subgroup_size, max: subgroups.max_subgroup_size };
+    let max_buffer_bytes = max_buffer_bytes.min(MAX_I32);
+    let [x, y, z] = limits.max_compute_work_group_count;
+    Capabilities {
+        class: match properties.device_type {
+            vk::PhysicalDeviceType::DISCRETE_GPU => AdapterClass::Discrete,
+            vk::PhysicalDeviceType::INTEGRATED_GPU => AdapterClass::Integrated,
+            vk::PhysicalDeviceType::CPU => AdapterClass::Cpu,
+            _ => AdapterClass::Other,
+        },
+        cores: 1,
+        subgroups: subgroups.is_usable().then_some(subgroups),
+        dialect: Dialect::Naga,
+        max_invocations_per_workgroup: limits
+            .max_compute_work_group_invocations
+            .min(limits.max_compute_work_group_size[0]),
+        max_workgroups_per_dimension: x.min(y).min(z),
+        max_workgroup_storage: limits.max_compute_shared_memory_size,
+        max_storage_buffers: limits
+            .max_per_stage_descriptor_storage_buffers
+            .min(limits.max_descriptor_set_storage_buffers / 2),
+        max_binding_bytes: u64::from(limits.max_storage_buffer_range).min(MAX_I32).min(max_buffer_bytes) & !3,
+        max_buffer_bytes,
+        storage_offset_alignment: limits.min_storage_buffer_offset_alignment.max(32) as u32,
+    }
+}
+
+/// The bindings of a kernel, for [`Radv::statistics`].
+pub fn bindings(kernel: &Kernel) -> Vec<(u32, bool)> {
+    let bindings = kernel.bindings().into_iter();
+    bindings.map(|binding| (binding.role.binding(), binding.role == BindingRole::Params)).collect()
+}
+
+/// The SPIR-V that wgpu would hand to the driver: it makes no checks, as the crate asks of it.
+///
+/// # Panics
+/// If naga refuses the kernel's WGSL.
+pub fn spirv(kernel: &Kernel) -> Vec<u32> {
+    let (label, wgsl) = (kernel.label(), kernel.wgsl());
+    let module =
+        naga::front::wgsl::parse_str(&wgsl).unwrap_or_else(|error| panic!("{label}: {}", error.emit_to_string(&wgsl)));
+    let capabilities = if kernel.uses_subgroups() { NagaCapabilities::SUBGROUP } else { NagaCapabilities::empty() };
+    let info = Validator::new(ValidationFlags::all(), capabilities)
+        .subgroup_stages(ShaderStages::COMPUTE)
+        .subgroup_operations(SubgroupOperationSet::all())
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{label}: {}", error.emit_to_string(&wgsl)));
+    let unchecked = BoundsCheckPolicy::Unchecked;
+    let options = spv::Options {
+        lang_version: (1, 3),
+        flags: spv::WriterFlags::empty(),
+        bounds_check_policies: BoundsCheckPolicies {
+            index: unchecked,
+            buffer: unchecked,
+            image_load: unchecked,
+            binding_array: unchecked,
+        },
+        zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
+        force_loop_bounding: false,
+        emit_int_div_checks: false,
+        ..Default::default()
+    };
+    let entry = spv::PipelineOptions { shader_stage: naga::ShaderStage::Compute, entry_point: ENTRY_POINT.into() };
+    spv::write_vec(&module, &info, &options, Some(&entry)).unwrap_or_else(|error| panic!("SPIR-V, {label}: {error}"))
+}

@@ -1,0 +1,107 @@
+//! What Mesa's compiler for AMD GPUs makes of the planner's picks: no spills, no scratch, little code, enough waves. No GPU.
+//!
+//! RADV takes the chip from the environment of its process, so each test runs this program again for its chip.
+#![cfg(target_os = "linux")]
+
+#[path = "common/radv.rs"]
+mod radv;
+
+use gpu_layer_norm::StorageType;
+use gpu_layer_norm::kernel::{Kernel, Plan};
+use radv::{Operation, Radv, Statistics};
+
+const WIDTHS: [u64; 12] = [64, 128, 256, 512, 768, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536];
+const ELEMENTS: u64 = 1 << 28;
+const MOST_CODE_BYTES: u64 = 8192;
+
+macro_rules! chips {
+    ($($name:ident: $chip:literal, $least_waves:literal;)+) => {
+        $(
+            #[test]
+            fn $name() {
+                in_a_process_for($chip, stringify!($name), || examine($chip, $least_waves));
+            }
+        )+
+    };
+}
+
+// RADV counts a subgroup of 64 on RDNA as two: 8 are 4 of 64, which leave 128 registers each on navi21. On vega10 they count as
+// one: 4 leave 64.
+chips! {
+    vega10: "vega10", 4;
+    navi21: "navi21", 8;
+    vangogh: "vangogh", 8;
+    gfx1100: "gfx1100", 8;
+}
+
+/// Runs a test in a process for its chip: this one if it is, else this program again, with this test alone.
+fn in_a_process_for(chip: &str, test: &str, examine: impl FnOnce()) {
+    if radv::chip().as_deref() == Some(chip) {
+        return examine();
+    }
+    let mut command = radv::rerun_for(chip).expect("this program");
+    let output = command.args(["--exact", test, "--nocapture"]).output().expect("this program runs");
+    let (told, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if errors.contains("Unknown family") {
+        println!("this Mesa has no chip {chip}");
+        return;
+    }
+    println!("{told}");
+    assert!(output.status.success(), "{chip}, {}:\n{errors}", output.status);
+    assert!(told.contains("1 passed"), "{chip}: there was no test {test} to run");
+}
+
+fn examine(chip: &str, least_waves: u64) {
+    let Some(radv) = Radv::open(chip).expect("a device") else {
+        println!("RADV is not installed, {chip} is not looked at");
+        return;
+    };
+    let mut violations = Vec::new();
+    let mut kernels = 0;
+    for operation in Operation::ALL {
+        for storage in StorageType::ALL {
+            for width in WIDTHS {
+                let problem = operation.problem(storage, ELEMENTS / width, width).expect("a problem");
+                let plan = Plan::new(&problem, radv.capabilities()).expect("a plan");
+                for kernel in plan.kernels() {
+                    kernels += 1;
+                    let statistics = radv.kernel_statistics(kernel).expect("statistics");
+                    let wrong = wrong(&statistics, least_waves);
+                    if !wrong.is_empty() {
+                        violations.push(describe(operation, storage, kernel, &plan, &wrong));
+                    }
+                }
+            }
+        }
+    }
+    println!("{chip}: {kernels} kernels");
+    assert!(
+        violations.is_empty(),
+        "{} of {kernels} kernels on {chip}:\n  {}",
+        violations.len(),
+        violations.join("\n  ")
+    );
+}
+
+fn wrong(statistics: &Statistics, least_waves: u64) -> Vec<String> {
+    let &Statistics { vgprs, spilled_vgprs, spilled_sgprs, scratch_bytes, code_bytes, waves, .. } = statistics;
+    let mut wrong = Vec::new();
+    if scratch_bytes > 0 {
+        wrong.push(format!("{scratch_bytes} bytes of scratch"));
+    }
+    if spilled_vgprs + spilled_sgprs > 0 {
+        wrong.push(format!("{spilled_vgprs} vector and {spilled_sgprs} scalar registers spilled"));
+    }
+    if code_bytes > MOST_CODE_BYTES {
+        wrong.push(format!("{code_bytes} bytes of code"));
+    }
+    if waves < least_waves {
+        wrong.push(format!("{waves} waves by {vgprs} registers"));
+    }
+    wrong
+}
+
+fn describe(operation: Operation, storage: StorageType, kernel: &Kernel, plan: &Plan, wrong: &[String]) -> String {
+    let (width, entry, geometry) = (kernel.width, kernel.entry, plan.geometry());
+    format!("{operation} {storage} {width}, {geometry}, {entry:?}: {}", wrong.join(", "))
+}
