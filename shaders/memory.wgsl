@@ -1,4 +1,4 @@
-// Sums over a span that is read from memory, in any unit.
+// Sums over a span that is read from memory, in any unit: elements are multiplied by `factor`, a power of two.
 
 // Turns that a loop body takes at once. Where the row is held in registers, this is only for rows that are measured again, and
 // the code had better be short.
@@ -12,33 +12,33 @@ const EVEN: bool = WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % (LANES * STEP)
 const BLOCK: u32 = 32u;
 const OUTER_BLOCK: u32 = 256u;
 
-// x · 2^exponent − shift of one unit.
-fn memory_difference(span: Span, turn: u32, shift: f32, exponent: i32) -> Unit {
-    let unit = unit_scaled(source_unit(unit_load(span, turn, EVEN)), exponent);
-    return unit_difference(unit, shift, unit_mask(span, turn, EVEN));
+// x · factor − shift of one unit.
+fn memory_difference(span: Span, turn: u32, shift: f32, factor: f32) -> Unit {
+    let unit = source_unit(unit_load(span, turn, EVEN));
+    return unit_difference(unit_scaled(unit, factor), shift, unit_mask(span, turn, EVEN));
 }
 
 // The sums over STEP turns.
-fn step_sums(span: Span, turn: u32, shift: f32, exponent: i32) -> Sums {
-    var sums = unit_sums(memory_difference(span, turn, shift, exponent));
+fn step_sums(span: Span, turn: u32, shift: f32, factor: f32) -> Sums {
+    var sums = unit_sums(memory_difference(span, turn, shift, factor));
     if STEP >= 2u {
-        sums = add(sums, unit_sums(memory_difference(span, turn + 1u, shift, exponent)));
+        sums = add(sums, unit_sums(memory_difference(span, turn + 1u, shift, factor)));
     }
     if STEP == 4u {
-        let others = unit_sums(memory_difference(span, turn + 2u, shift, exponent));
-        sums = add(sums, add(others, unit_sums(memory_difference(span, turn + 3u, shift, exponent))));
+        let others = unit_sums(memory_difference(span, turn + 2u, shift, factor));
+        sums = add(sums, add(others, unit_sums(memory_difference(span, turn + 3u, shift, factor))));
     }
     return sums;
 }
 
 // The sums over BLOCK turns, or as many as there are. The loops leave at their ends because llvmpipe runs the body of a loop that
 // has no turns left once more, for nobody.
-fn block_sums(span: Span, begin: u32, shift: f32, exponent: i32) -> Sums {
+fn block_sums(span: Span, begin: u32, shift: f32, factor: f32) -> Sums {
     let end = min(begin + BLOCK, params.turns);
     var sums = Sums();
     var turn = begin;
     loop {
-        sums = add(sums, step_sums(span, turn, shift, exponent));
+        sums = add(sums, step_sums(span, turn, shift, factor));
         turn += STEP;
         if turn >= end {
             break;
@@ -47,17 +47,17 @@ fn block_sums(span: Span, begin: u32, shift: f32, exponent: i32) -> Sums {
     return sums;
 }
 
-// The sums of x · 2^exponent − shift and of its square over the span.
-fn memory_sums(span: Span, shift: f32, exponent: i32) -> vec2<f32> {
+// The sums of x · factor − shift and of its square over the span.
+fn memory_sums(span: Span, shift: f32, factor: f32) -> vec2<f32> {
     var sums = Sums();
     if TURNS <= BLOCK {
-        sums = block_sums(span, 0u, shift, exponent);
+        sums = block_sums(span, 0u, shift, factor);
     } else {
         var turn = 0u;
         loop {
             var outer = Sums();
             loop {
-                outer = add(outer, block_sums(span, turn, shift, exponent));
+                outer = add(outer, block_sums(span, turn, shift, factor));
                 turn += BLOCK;
                 if turn % OUTER_BLOCK == 0u || turn >= params.turns {
                     break;

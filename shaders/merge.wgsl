@@ -34,9 +34,9 @@ fn moved_sums(span: Span, segment: u32, moments: Moments, origin: f32) -> vec2<f
 fn in_unit(moments: Moments, exponent: i32) -> Moments {
     let by = exponent - moments.exponent;
     return Moments(
-        scaled_scalar(moments.shift, by),
-        scaled_scalar(moments.differences, by),
-        scaled_scalar(moments.squares, 2 * by),
+        scaled(moments.shift, by),
+        scaled(moments.differences, by),
+        scaled(moments.squares, 2 * by),
         exponent,
     );
 }
@@ -79,7 +79,7 @@ fn merge_exponent(span: Span, origin: f32, exponent: i32) -> i32 {
     var largest = 0u;
     for (var turn = 0u; turn < MERGE_TURNS; turn++) {
         let moments = partial_of(span, unit_index(span, turn));
-        let offset = kept_scalar(scaled_scalar(moments.shift, exponent - moments.exponent) - origin);
+        let offset = kept_scalar(scaled(moments.shift, exponent - moments.exponent) - origin);
         let distance = select(exponent_of(offset), NO_EXPONENT, exponent_of(offset) == -127);
         let root = exponent_of(moments.squares) / 2 + 1 + exponent - moments.exponent;
         let deviation = select(root, NO_EXPONENT, exponent_of(moments.squares) == -127);
@@ -91,8 +91,7 @@ fn merge_exponent(span: Span, origin: f32, exponent: i32) -> i32 {
 // As `measure_again` of `rare`, from the moments of the segments.
 fn merge_again(span: Span) -> Moments {
     let limit = eps_limit();
-    // No segment has a shift above 2^252, whatever its unit was.
-    let small = clamp(-merge_magnitude(span), -252, limit);
+    let small = clamp(-merge_magnitude(span), -126, min(126, limit));
     let first = partial_of(span, 0u);
     let spread = merge_exponent(span, in_unit(first, small).shift, small);
     let exponent = select(min(small + clamp(-spread, 0, 24), limit), 0, spread == NO_EXPONENT);

@@ -59,7 +59,7 @@ fn eps_limit() -> i32 {
 // 1 / sqrt(variance + eps), in the moments' unit. A constant row with eps = 0 has none; 0 then makes it the bias. NaN of NaN.
 fn scaling_of(moments: Moments) -> Scaling {
     let correction = correction_of(moments.differences) * params.mean_share;
-    let eps = scaled_scalar(params.eps, 2 * moments.exponent);
+    let eps = scaled(params.eps, 2 * moments.exponent);
     let rest = fma(moments.squares, params.variance_share_rest, fma(-correction, correction * params.variance_factor, eps));
     let variance = bitcast<u32>(fma(moments.squares, params.variance_share, rest));
     // Rounding may have made it less than eps, even negative.

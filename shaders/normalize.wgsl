@@ -44,11 +44,12 @@ fn normalize_again(place: Place) {
     for (var slot = 0u; slot < SPANS_PER_LANE; slot++) {
         let span = span_at(place, slot);
         let scaling = scalings[slot];
+        let factor = power_of_two(scaling.exponent);
         for (var turn = 0u; turn < params.turns; turn++) {
             if in_span(span, turn, EVEN) {
                 let position = span.begin + unit_index(span, turn);
                 let unit = source_unit(unit_load(span, turn, EVEN));
-                let difference = unit_difference(unit_scaled(unit, scaling.exponent), scaling.shift, params.all_bits);
+                let difference = unit_difference(unit_scaled(unit, factor), scaling.shift, params.all_bits);
                 write_unit(span, position, unit, difference, scaling, parameters_at(position));
             }
         }
@@ -61,10 +62,10 @@ fn write_statistics(place: Place) {
         let span = span_at(place, slot);
         if span.owned && span.lane == 0u && span.begin == 0u {
             let scaling = scalings[slot];
-            let mean = scaled_scalar(scaling.shift + scaling.correction, -scaling.exponent);
+            let mean = scaled(scaling.shift + scaling.correction, -scaling.exponent);
             // A row with an infinity has no mean either, wherever the shift came from.
             mean_set(span.row, select(mean, scaling.rstd, exponent_of(scaling.rstd) == 128));
-            rstd_set(span.row, scaled_scalar(scaling.rstd, scaling.exponent));
+            rstd_set(span.row, scaled(scaling.rstd, scaling.exponent));
         }
     }
 }

@@ -20,21 +20,20 @@ fn kept_scalar(value: f32) -> f32 {
 
 // value · 2^exponent, exactly; 0 where that is below the normal numbers, infinity where it is above. Zeros, infinities and NaNs
 // stay what they are.
-fn scaled(value: Quad, exponent: i32) -> Quad {
-    let bits = bitcast<QuadBits>(value);
-    let sign = bits & QuadBits(SIGN_BIT);
-    let field = (bits >> QuadBits(23u)) & QuadBits(255u);
-    // Wraps around below 0.
-    let target_field = field + QuadBits(bitcast<u32>(exponent));
-    let moved = bits + QuadBits(bitcast<u32>(exponent) << 23u);
-    let normal = select(sign, moved, target_field - QuadBits(1u) < QuadBits(254u));
-    let bounded = select(normal, sign | QuadBits(EXPONENT_BITS), target_field - QuadBits(255u) < QuadBits(MAGNITUDE_BITS - 255u));
-    let known = select(bounded, sign, field == QuadBits(0u));
-    return bitcast<Quad>(select(known, bits, (field == QuadBits(255u)) | (QuadBits(bitcast<u32>(exponent)) == QuadBits(0u))));
+fn scaled(value: f32, exponent: i32) -> f32 {
+    let bits = bitcast<u32>(value);
+    let sign = bits & SIGN_BIT;
+    let field = i32((bits & EXPONENT_BITS) >> 23u);
+    let moved = bits + (bitcast<u32>(exponent) << 23u);
+    let small = select(moved, sign, field + exponent < 1);
+    let bounded = select(small, sign | EXPONENT_BITS, field + exponent > 254);
+    let known = select(bounded, sign, field == 0);
+    return bitcast<f32>(select(known, bits, (field == 255) | (exponent == 0)));
 }
 
-fn scaled_scalar(value: f32, exponent: i32) -> f32 {
-    return quad_first(scaled(Quad(value), exponent));
+// 2^exponent, for exponents from −126 to 127. What is multiplied by it is kept, so that the product stays where it is.
+fn power_of_two(exponent: i32) -> f32 {
+    return bitcast<f32>(u32(exponent + 127) << 23u);
 }
 
 // floor(log2(|value|)); −127 for zero and what counts as zero, 128 for infinity and NaN.

@@ -476,7 +476,7 @@ fn wrong_kernels(_: &str, device: &GpuDevice) -> Outcome {
     unbiased.compare(Affine::None, &right)?;
 
     for (what, case, from, to) in [
-        ("eps dropped", &case, "let eps = scaled_scalar(params.eps, 2 * moments.exponent);", "let eps = 0.0;"),
+        ("eps dropped", &case, "let eps = scaled(params.eps, 2 * moments.exponent);", "let eps = 0.0;"),
         (
             "the last element ignored",
             &case,
@@ -493,8 +493,8 @@ fn wrong_kernels(_: &str, device: &GpuDevice) -> Outcome {
         (
             "all but the last block lost",
             &case,
-            "outer = add(outer, block_sums(span, turn, shift, exponent));",
-            "outer = block_sums(span, turn, shift, exponent);",
+            "outer = add(outer, block_sums(span, turn, shift, factor));",
+            "outer = block_sums(span, turn, shift, factor);",
         ),
     ] {
         let plan = plan_of(case)?;

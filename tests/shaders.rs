@@ -1,6 +1,10 @@
 //! Every WGSL variant that a plan can produce, read by naga and translated to what drivers take. No GPU.
 
 mod common;
+#[path = "common/convergence.rs"]
+mod convergence;
+#[path = "common/rewrite.rs"]
+mod rewrite;
 
 use std::collections::HashSet;
 
@@ -24,6 +28,9 @@ fn all_capabilities() -> impl Iterator<Item = Capabilities> {
             class,
             subgroups: sizes.map(|(min, max)| SubgroupSizes { min, max }),
             max_buffer_bytes: 1 << 50,
+            // Together with others, so that each occurs with and without.
+            exact_unpack_f16: sizes.is_some(),
+            exact_pack_f16: sizes.is_some_and(|(min, _)| min > 8),
             ..Capabilities::webgpu_baseline()
         })
     })
@@ -96,7 +103,8 @@ fn parse(kernel: &Kernel) -> (naga::Module, ModuleInfo) {
 fn parse_wgsl(label: &str, wgsl: &str, uses_subgroups: bool) -> (naga::Module, ModuleInfo) {
     let module =
         naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|error| panic!("{label}: {}", error.emit_to_string(wgsl)));
-    let capabilities = if uses_subgroups { NagaCapabilities::SUBGROUP } else { NagaCapabilities::empty() };
+    let subgroups = if uses_subgroups { NagaCapabilities::SUBGROUP } else { NagaCapabilities::empty() };
+    let capabilities = subgroups | NagaCapabilities::SHADER_FLOAT16_IN_FLOAT32;
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
         .subgroup_operations(naga::valid::SubgroupOperationSet::all())
@@ -172,6 +180,9 @@ fn every_variant_validates_and_translates_and_binds_what_the_host_binds() {
     for kernel in &all {
         let (module, info) = parse(kernel);
         translate(kernel, &module, &info);
+        if let Err(problem) = convergence::check(&module, &kernel.wgsl()) {
+            panic!("{}: {problem}", kernel.label());
+        }
         let expected: Vec<_> = kernel
             .bindings()
             .into_iter()
@@ -251,4 +262,68 @@ fn wgsl_of_kernels_that_differ_differs() {
     let all = all_kernels();
     let texts: HashSet<String> = all.iter().map(Kernel::wgsl).collect();
     assert_eq!(texts.len(), all.len(), "a part of the cache key does not reach the WGSL");
+}
+
+#[test]
+fn lanes_that_may_be_apart_in_a_subgroup_operation_are_found() {
+    let body = |body: &str| {
+        format!(
+            "var<private> seen: u32;
+            var<workgroup> shared_value: u32;
+            @group(0) @binding(0) var<storage, read_write> buffer: array<u32>;
+            fn picked(index: u32) -> u32 {{
+                if index > 3u {{ return 1u; }}
+                return 2u;
+            }}
+            @compute @workgroup_size(64)
+            fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) group: vec3<u32>) {{
+                {body}
+            }}"
+        )
+    };
+    for (holds, text) in [
+        (true, "seen = subgroupAdd(lane);"),
+        (true, "if group.x > 3u { return; } seen = subgroupAdd(lane);"),
+        (true, "seen = select(1u, 2u, lane > 3u); seen = subgroupAdd(seen);"),
+        (true, "if lane > 3u { seen = 1u; } workgroupBarrier(); seen = subgroupAdd(seen);"),
+        (true, "if subgroupAdd(lane) > 3u { seen = subgroupMax(lane); }"),
+        (true, "seen = subgroupAdd(lane); if lane == 0u { buffer[0] = seen; }"),
+        (true, "for (var i = 0u; i < 4u; i++) { seen = subgroupAdd(lane); }"),
+        (
+            true,
+            "if lane == 0u { shared_value = 1u; } if workgroupUniformLoad(&shared_value) > 0u { seen = subgroupAdd(lane); }",
+        ),
+        (false, "if lane > 3u { seen = subgroupAdd(lane); }"),
+        (false, "if lane > 3u { seen = 1u; } seen = subgroupAdd(lane);"),
+        (false, "seen = picked(lane); seen = subgroupAdd(seen);"),
+        (false, "if lane > 3u { return; } seen = subgroupAdd(lane);"),
+        (false, "if buffer[group.x] > 3u { seen = 1u; } seen = subgroupAdd(lane);"),
+        (false, "for (var i = lane; i < 99u; i++) { seen += 1u; } seen = subgroupAdd(lane);"),
+        (false, "loop { if lane > 3u { break; } seen = subgroupAdd(lane); }"),
+        (false, "for (var i = 0u; i < 4u; i++) { seen = subgroupAdd(lane); if lane == 0u { buffer[0] = seen; } }"),
+        (false, "if lane > 3u { return; } workgroupBarrier();"),
+        (false, "seen = lane; if seen > 3u { seen = 1u; } seen = subgroupShuffleXor(seen, 1u);"),
+    ] {
+        let wgsl = body(text);
+        let (module, _) = parse_wgsl(text, &wgsl, true);
+        let found = convergence::check(&module, &wgsl);
+        assert_eq!(found.is_ok(), holds, "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn rewritten_modules_are_valid_and_differ() {
+    for kernel in all_kernels().iter().take(200) {
+        let (module, _) = parse(kernel);
+        let rewritten = rewrite::rewrite(&module, 1);
+        let capabilities = NagaCapabilities::SUBGROUP | NagaCapabilities::SHADER_FLOAT16_IN_FLOAT32;
+        Validator::new(ValidationFlags::all(), capabilities)
+            .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+            .subgroup_operations(naga::valid::SubgroupOperationSet::all())
+            .validate(&rewritten)
+            .unwrap_or_else(|error| panic!("{}: {error:?}", kernel.label()));
+        let expressions =
+            |module: &naga::Module| module.functions.iter().map(|(_, it)| it.expressions.len()).sum::<usize>();
+        assert!(expressions(&rewritten) > expressions(&module), "{}", kernel.label());
+    }
 }

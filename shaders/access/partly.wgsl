@@ -10,6 +10,11 @@ var<private> held: array<Source, REGISTERS>;
 // One more than there may be, because an array has at least one element.
 var<workgroup> shared_units: array<Source, SHARED * WORKGROUP_SIZE + 1u>;
 
+// Where the units in workgroup memory end. Not the constant: unrolled loops over them would only be longer.
+fn shared_end() -> u32 {
+    return min(REGISTERS + SHARED, params.turns);
+}
+
 fn shared_index(span: Span, turn: u32) -> u32 {
     return (turn - REGISTERS) * WORKGROUP_SIZE + span.lane;
 }
@@ -39,7 +44,7 @@ fn span_sums(span: Span, slot: u32, shift: f32) -> vec2<f32> {
     for (var turn = 0u; turn < REGISTERS; turn++) {
         sums = add(sums, unit_sums(unit_difference(source_unit(held[turn]), shift, params.all_bits)));
     }
-    for (var turn = REGISTERS; turn < REGISTERS + SHARED; turn++) {
+    for (var turn = REGISTERS; turn < shared_end(); turn++) {
         let unit = source_unit(shared_units[shared_index(span, turn)]);
         sums = add(sums, unit_sums(unit_difference(unit, shift, params.all_bits)));
     }

@@ -19,7 +19,7 @@ fn span_shift(span: Span, slot: u32) -> f32 {
 }
 
 fn span_sums(span: Span, slot: u32, shift: f32) -> vec2<f32> {
-    return memory_sums(span, shift, 0);
+    return memory_sums(span, shift, 1.0);
 }
 
 fn shift_is_off(moments: Moments, share: f32) -> bool {

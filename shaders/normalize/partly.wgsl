@@ -5,7 +5,7 @@ fn span_normalize(place: Place) {
     for (var turn = params.turns; turn > REGISTERS + SHARED; turn--) {
         write_source(place, turn - 1u, unit_load(span, turn - 1u, HELD_EVEN), HELD_EVEN);
     }
-    for (var turn = REGISTERS; turn < REGISTERS + SHARED; turn++) {
+    for (var turn = REGISTERS; turn < shared_end(); turn++) {
         write_source(place, turn, shared_units[shared_index(span, turn)], true);
     }
     for (var turn = 0u; turn < REGISTERS; turn++) {

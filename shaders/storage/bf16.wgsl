@@ -8,8 +8,7 @@ fn decode_bf16(bits: QuadBits) -> Quad {
 // To nearest, ties to even, in the upper half of the result. What is too large becomes infinity; a NaN stays one.
 fn encode_bf16(value: Quad) -> QuadBits {
     let bits = bitcast<QuadBits>(value);
-    let rounded = bits + select(QuadBits(0x7fffu), QuadBits(0x8000u), (bits & QuadBits(0x10000u)) != QuadBits(0u));
+    let rounded = bits + ((bits >> QuadBits(16u)) & QuadBits(1u)) + QuadBits(0x7fffu);
     // A NaN would lose the bits that make it one, or round over to zero.
-    let is_nan = (bits & QuadBits(0x7fffffffu)) > QuadBits(0x7f800000u);
-    return select(rounded, bits | QuadBits(0x400000u), is_nan);
+    return select(rounded, QuadBits(0x7fc00000u), (bits & QuadBits(0x7fffffffu)) > QuadBits(0x7f800000u));
 }

@@ -18,8 +18,9 @@ fn unit_fma(a: Unit, factor: f32, summand: f32) -> Unit {
     return fma(a, Quad(factor), Quad(summand));
 }
 
-fn unit_scaled(unit: Unit, exponent: i32) -> Unit {
-    return scaled(unit, exponent);
+// unit · factor, a power of two.
+fn unit_scaled(unit: Unit, factor: f32) -> Unit {
+    return kept(unit * factor, params.all_bits);
 }
 
 // unit − shift where `mask` has all bits, 0 where it has none.

@@ -21,8 +21,9 @@ fn unit_fma(a: Unit, factor: f32, summand: f32) -> Unit {
     return Unit(fma(a.low, Quad(factor), Quad(summand)), fma(a.high, Quad(factor), Quad(summand)));
 }
 
-fn unit_scaled(unit: Unit, exponent: i32) -> Unit {
-    return Unit(scaled(unit.low, exponent), scaled(unit.high, exponent));
+// unit · factor, a power of two.
+fn unit_scaled(unit: Unit, factor: f32) -> Unit {
+    return Unit(kept(unit.low * factor, params.all_bits), kept(unit.high * factor, params.all_bits));
 }
 
 // unit − shift where `mask` has all bits, 0 where it has none.

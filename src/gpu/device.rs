@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::pipelines::Pipelines;
-use crate::Error;
-use crate::kernel::{AdapterClass, Capabilities, Dialect, SubgroupSizes, Tunings};
+use crate::kernel::{AdapterClass, Capabilities, Dialect, Problem, SubgroupSizes, Tunings};
+use crate::{Error, StorageType};
 
 /// An adapter's device and queue, with the compiled pipelines that go with them. Clones share all of it; tensors and
 /// layers go with the `GpuDevice` that they were made on and its clones.
@@ -24,6 +24,8 @@ struct Inner {
     pipeline_cache: Option<wgpu::PipelineCache>,
     tunings: Mutex<Tunings>,
     shader_checks: bool,
+    #[cfg(not(target_arch = "wasm32"))]
+    f16: OnceLock<super::f16::F16Conversions>,
     // Why the device was lost, once it is. Only known of devices that this crate made.
     lost: Arc<OnceLock<String>>,
 }
@@ -253,8 +255,19 @@ impl GpuDevice {
             info.name, info.backend, info.driver, info.driver_info
         )));
         let pipelines = Mutex::default();
-        let inner =
-            Inner { info, device, queue, capabilities, pipelines, pipeline_cache, tunings, shader_checks: false, lost };
+        let inner = Inner {
+            info,
+            device,
+            queue,
+            capabilities,
+            pipelines,
+            pipeline_cache,
+            tunings,
+            shader_checks: false,
+            #[cfg(not(target_arch = "wasm32"))]
+            f16: OnceLock::new(),
+            lost,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -273,6 +286,8 @@ impl GpuDevice {
             pipeline_cache: pipeline_cache.clone(),
             tunings: Mutex::new(self.tunings().clone()),
             shader_checks: true,
+            #[cfg(not(target_arch = "wasm32"))]
+            f16: self.inner.f16.clone(),
             lost: Arc::clone(lost),
         };
         Self { inner: Arc::new(inner) }
@@ -283,9 +298,22 @@ impl GpuDevice {
         &self.inner.info
     }
 
-    /// What plans are made for.
+    /// What plans are made for, but for what is found out when it is needed: [`capabilities_for`](Self::capabilities_for).
     pub fn capabilities(&self) -> &Capabilities {
         &self.inner.capabilities
+    }
+
+    /// What plans for this problem are made for. Where the problem has f16, the first such call on a device runs a small kernel
+    /// that tries the device's conversions of it, and waits for that; in a browser they are left alone.
+    pub fn capabilities_for(&self, problem: &Problem) -> Capabilities {
+        let has_f16 = problem.tensors().any(|(_, layout)| layout.storage == StorageType::F16);
+        let f16 = if has_f16 { self.f16_conversions() } else { Default::default() };
+        Capabilities { exact_unpack_f16: f16.unpack, exact_pack_f16: f16.pack, ..self.inner.capabilities }
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn f16_once(&self) -> &OnceLock<super::f16::F16Conversions> {
+        &self.inner.f16
     }
 
     /// The wgpu device.
@@ -461,6 +489,8 @@ fn capabilities(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgp
             wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => AdapterClass::Other,
         },
         cores: std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
+        exact_unpack_f16: false,
+        exact_pack_f16: false,
         subgroups: (subgroups.is_usable() && features.contains(wgpu::Features::SUBGROUP)).then_some(subgroups),
         dialect: if info.backend == wgpu::Backend::BrowserWebGpu { Dialect::Browser } else { Dialect::Naga },
         max_invocations_per_workgroup: limits

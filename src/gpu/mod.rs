@@ -2,6 +2,7 @@
 
 mod device;
 mod dispatch;
+mod f16;
 mod pipelines;
 mod region;
 mod tensor;

@@ -28,7 +28,7 @@ impl GpuDevice {
     /// The plan that measuring found to be the fastest for such a problem.
     pub(crate) fn tuned_plan(&self, problem: &Problem) -> Option<Plan> {
         let geometry = self.tunings().get(problem)?;
-        Plan::with_geometry(problem, self.capabilities(), geometry).ok()
+        Plan::with_geometry(problem, &self.capabilities_for(problem), geometry).ok()
     }
 
     /// Adds the tunings of a text that [`tunings_text`](Self::tunings_text) gave, and returns their number: 0 if they are for

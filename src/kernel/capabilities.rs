@@ -49,6 +49,11 @@ pub struct Capabilities {
     pub subgroups: Option<SubgroupSizes>,
     /// Who reads the WGSL.
     pub dialect: Dialect,
+    /// Whether `unpack2x16float` gives exactly the number that two f16 are, also where they are subnormal. WGSL does not promise
+    /// that.
+    pub exact_unpack_f16: bool,
+    /// Whether `pack2x16float` rounds to nearest, ties to even, and what is too large to infinity. WGSL does not promise that.
+    pub exact_pack_f16: bool,
     /// Invocations in one workgroup.
     pub max_invocations_per_workgroup: u32,
     /// Workgroups along one dimension of a dispatch.
@@ -73,6 +78,8 @@ impl Capabilities {
             cores: 1,
             subgroups: None,
             dialect: Dialect::Naga,
+            exact_unpack_f16: false,
+            exact_pack_f16: false,
             max_invocations_per_workgroup: 256,
             max_workgroups_per_dimension: 65_535,
             max_workgroup_storage: 16_384,

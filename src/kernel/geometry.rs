@@ -2,7 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{Access, Capabilities, Dialect, Entry, Kernel, Layout, Place, Problem, Reduction, Role, Slot, Unit};
-use crate::Error;
+use crate::{Error, StorageType};
 
 /// The most turns that a plan lets loops over a span take, those over all spans of an invocation together.
 ///
@@ -213,7 +213,7 @@ pub(super) fn kernels(
             ));
         }
     }
-    let kernels = if segment_width.is_some() {
+    let mut kernels = if segment_width.is_some() {
         // What a pass does not depend on is left out of its key.
         let read = |role| kernel.slot(role).map(|slot| Slot { place: Place::Own, ..slot });
         let partial = Kernel {
@@ -226,6 +226,14 @@ pub(super) fn kernels(
     } else {
         vec![kernel]
     };
+    let f16 = |kernel: &Kernel, written| {
+        let is_f16 = |role: Role| kernel.slot(role).is_some_and(|slot| slot.storage == StorageType::F16);
+        kernel.unit != Unit::Scalar && Role::ALL.into_iter().any(|role| role.is_written() == written && is_f16(role))
+    };
+    for kernel in &mut kernels {
+        kernel.unpack_f16 = capabilities.exact_unpack_f16 && f16(kernel, false);
+        kernel.pack_f16 = capabilities.exact_pack_f16 && f16(kernel, true);
+    }
     let held = match access {
         Access::Held => u64::from(kernel.turns()) * u64::from(spans_per_lane),
         Access::Partly { registers, .. } => registers.into(),
@@ -283,6 +291,8 @@ fn plain_kernel(problem: &Problem) -> Result<Kernel, Error> {
         spans_per_lane: 1,
         spans_per_workgroup: 1,
         subgroup_size: 0,
+        unpack_f16: false,
+        pack_f16: false,
         dialect: Dialect::default(),
     })
 }

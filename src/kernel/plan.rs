@@ -160,8 +160,20 @@ impl Plan {
     /// [`Error::Geometry`] with what the device lacks, [`Error::DeviceTooSmall`] if it binds too few buffers.
     pub fn check(&self, capabilities: &Capabilities) -> Result<(), Error> {
         let refuse = |reason: String| Err(Error::Geometry { reason });
-        if kernels(&self.problem, capabilities, self.geometry)? != self.kernels {
-            return refuse(format!("its WGSL is not in the dialect {:?}", capabilities.dialect));
+        // What was not known when the plan was made, it does without.
+        let actual = Capabilities {
+            exact_unpack_f16: capabilities.exact_unpack_f16 && self.kernels.iter().any(|kernel| kernel.unpack_f16),
+            exact_pack_f16: capabilities.exact_pack_f16 && self.kernels.iter().any(|kernel| kernel.pack_f16),
+            ..*capabilities
+        };
+        if kernels(&self.problem, &actual, self.geometry)? != self.kernels {
+            return refuse(format!(
+                "its WGSL is not for this device: dialect {:?}, exact unpack2x16float {}, exact pack2x16float {}, subgroups {:?}",
+                capabilities.dialect,
+                capabilities.exact_unpack_f16,
+                capabilities.exact_pack_f16,
+                capabilities.subgroups
+            ));
         }
         let alignment = u64::from(capabilities.storage_offset_alignment);
         let max_bytes = capabilities.max_binding_bytes;

@@ -173,6 +173,10 @@ pub struct Kernel {
     pub spans_per_workgroup: u32,
     /// The smallest subgroup, for [`Reduction::SubgroupThenWorkgroup`]; 0 for the others.
     pub subgroup_size: u32,
+    /// Whether f16 is read by `unpack2x16float` rather than by its bits.
+    pub unpack_f16: bool,
+    /// Whether f16 is written by `pack2x16float` rather than by its bits.
+    pub pack_f16: bool,
     /// Who reads the WGSL.
     pub dialect: Dialect,
 }
@@ -374,6 +378,22 @@ impl Kernel {
         }
     }
 
+    /// Four elements from two words in the named place.
+    fn unpacked(&self, storage: StorageType, words: &str) -> String {
+        match storage {
+            StorageType::F16 if self.unpack_f16 => format!("unpack_f16({words})"),
+            _ => format!("decode_{storage}(unpack({words}))"),
+        }
+    }
+
+    /// Two words from the four elements in the named place.
+    fn packed(&self, storage: StorageType, quad: &str) -> String {
+        match storage {
+            StorageType::F16 if self.pack_f16 => format!("pack_f16({quad})"),
+            _ => format!("pack(encode_{storage}({quad}))"),
+        }
+    }
+
     /// The index of a unit.
     fn index(role: Role) -> String {
         if role.is_parameter() {
@@ -400,11 +420,9 @@ impl Kernel {
             (_, Unit::Octet) => (
                 "vec4<u32>",
                 format!("{role}[index]"),
-                vec![format!("decode_{storage}(unpack(raw.xy))"), format!("decode_{storage}(unpack(raw.zw))")],
+                vec![self.unpacked(storage, "raw.xy"), self.unpacked(storage, "raw.zw")],
             ),
-            (_, Unit::Vector) => {
-                ("vec2<u32>", format!("{role}[index]"), vec![format!("decode_{storage}(unpack(raw))")])
-            }
+            (_, Unit::Vector) => ("vec2<u32>", format!("{role}[index]"), vec![self.unpacked(storage, "raw")]),
             (_, Unit::Scalar) => {
                 let word = match self.element(role) {
                     "atomic<u32>" => format!("atomicLoad(&{role}[index / 2u])"),
@@ -430,7 +448,7 @@ impl Kernel {
         let target = if let Place::InPlaceOf(other) = slot.place { other } else { role };
         let value = if role.is_statistic() { "value: f32" } else { "position: u32, value: Unit" };
         writeln!(wgsl, "fn {role}_set(row: u32, {value}) {{\n    let index = {index};")?;
-        let packed = |quad: &str| format!("pack(encode_{storage}({quad}))");
+        let packed = |quad: &str| self.packed(storage, quad);
         match (storage, self.unit) {
             (StorageType::F32, Unit::Octet) if !role.is_statistic() => {
                 writeln!(wgsl, "    {target}[2u * index] = value.low;\n    {target}[2u * index + 1u] = value.high;")?;
@@ -491,6 +509,9 @@ impl Kernel {
             if self.tensors().any(|(_, slot)| slot.storage == storage) {
                 fragments.push(fragment);
             }
+        }
+        if self.unpack_f16 || self.pack_f16 {
+            fragments.push(include_str!("../../shaders/storage/f16_native.wgsl"));
         }
         fragments.extend([
             include_str!("../../shaders/numbers.wgsl"),

@@ -204,7 +204,7 @@ impl GpuLayerNorm {
         if *plan.problem() != problem {
             return Err(Error::PlanMismatch { planned: plan.problem().to_string(), actual: problem.to_string() });
         }
-        plan.check(device.capabilities())?;
+        plan.check(&device.capabilities_for(&problem))?;
         prepared(device, plan, &bindings)
     }
 
@@ -221,13 +221,14 @@ impl GpuLayerNorm {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn tune(&self, device: &GpuDevice, bindings: &Bindings) -> Result<crate::Tuning, Error> {
         let (_, problem) = self.bind(device, bindings)?;
-        let mut plans = Plan::candidates(&problem, device.capabilities())?;
+        let capabilities = device.capabilities_for(&problem);
+        let mut plans = Plan::candidates(&problem, &capabilities)?;
         let Some(strategy) = self.config.forced_strategy() else {
             let tuning = device.measure(plans)?;
             device.remember(tuning.best());
             return Ok(tuning);
         };
-        let pick = Plan::with_strategy(&problem, device.capabilities(), strategy)?;
+        let pick = Plan::with_strategy(&problem, &capabilities, strategy)?;
         plans.retain(|plan| plan.strategy() == strategy && *plan != pick);
         plans.insert(0, pick);
         device.measure(plans)
@@ -271,9 +272,10 @@ impl GpuLayerNorm {
 }
 
 fn plan(config: &LayerNormConfig, problem: &Problem, device: &GpuDevice) -> Result<Plan, Error> {
+    let capabilities = device.capabilities_for(problem);
     match config.forced_strategy() {
-        Some(strategy) => Plan::with_strategy(problem, device.capabilities(), strategy),
-        None => device.tuned_plan(problem).map_or_else(|| Plan::new(problem, device.capabilities()), Ok),
+        Some(strategy) => Plan::with_strategy(problem, &capabilities, strategy),
+        None => device.tuned_plan(problem).map_or_else(|| Plan::new(problem, &capabilities), Ok),
     }
 }
 

@@ -335,6 +335,9 @@ fn capabilities(
         cores: 1,
         subgroups: subgroups.is_usable().then_some(subgroups),
         dialect: Dialect::Naga,
+        // Nothing can be tried without the chip; AMD's have both.
+        exact_unpack_f16: true,
+        exact_pack_f16: true,
         max_invocations_per_workgroup: limits
             .max_compute_work_group_invocations
             .min(limits.max_compute_work_group_size[0]),
@@ -363,7 +366,8 @@ pub fn spirv(kernel: &Kernel) -> Vec<u32> {
     let (label, wgsl) = (kernel.label(), kernel.wgsl());
     let module =
         naga::front::wgsl::parse_str(&wgsl).unwrap_or_else(|error| panic!("{label}: {}", error.emit_to_string(&wgsl)));
-    let capabilities = if kernel.uses_subgroups() { NagaCapabilities::SUBGROUP } else { NagaCapabilities::empty() };
+    let subgroups = if kernel.uses_subgroups() { NagaCapabilities::SUBGROUP } else { NagaCapabilities::empty() };
+    let capabilities = subgroups | NagaCapabilities::SHADER_FLOAT16_IN_FLOAT32;
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .subgroup_stages(ShaderStages::COMPUTE)
         .subgroup_operations(SubgroupOperationSet::all())

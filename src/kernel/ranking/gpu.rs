@@ -39,16 +39,22 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities, traits:
     let (width, rows) = (problem.width(), problem.rows());
     let unit = unit_of(problem);
     let units = width.div_ceil(unit.elements());
-    // 32-bit registers of a unit as it is held.
-    let of_unit = match unit {
-        Unit::Octet if problem.layout(Role::Residual).is_some() => 8,
-        Unit::Octet | Unit::Vector => 4,
-        Unit::Scalar => 1,
+    // 32-bit registers of a unit: compilers decode elements of 16 bits as soon as they have them.
+    let of_unit = unit.elements();
+    // And as it is held: packed, unless it is the sum with a residual.
+    let of_held = match unit {
+        Unit::Octet if problem.layout(Role::Residual).is_none() => 4,
+        other => other.elements(),
     };
-    let turns = (REGISTERS / of_unit).min(16);
+    // A second tensor's loads take registers too.
+    let tensors = if problem.layout(Role::Residual).is_some() { 2 } else { 1 };
+    let turns = (REGISTERS / of_unit / tensors).clamp(1, 16);
     let max = 1 << max_invocations(capabilities).max(1).ilog2();
     let at_most = |turns: u32| units.div_ceil(turns).next_power_of_two();
     let subgroup = capabilities.subgroups.map_or(32, |sizes| sizes.min);
+    // Subgroups of 64 and nothing else (AMD's GCN): registers are fewer, and a workgroup of 1,024 makes RADV spill.
+    let tight = subgroup >= 64;
+    let largest = if tight { RESIDENT } else { LARGEST };
 
     let whole = |access, lanes: u32| {
         let (reduction, groups) = reduction_for(lanes, traits.workgroup.max(lanes).min(max), capabilities.subgroups);
@@ -56,27 +62,45 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities, traits:
     };
     // Very short rows leave a lane less than it could take.
     let many = at_most(turns).max(at_most(2).min(8));
-    // One subgroup is worth twice as many registers: no barrier.
-    let many = if many == 2 * subgroup { subgroup } else { many };
+    // One subgroup is worth twice as many registers: no barrier. Not where subgroups may be larger still (AMD's), so that two rows
+    // lie in one, and not for eight elements at once: both make the code of such a kernel long.
+    let larger = capabilities.subgroups.is_some_and(|sizes| sizes.max > sizes.min);
+    let doubled = match unit {
+        Unit::Octet => !larger,
+        Unit::Vector => true,
+        Unit::Scalar => false,
+    };
+    let many = if many == 2 * subgroup && doubled && !tight { subgroup } else { many };
     let first = if rows < traits.fill { at_most(FEW).max(many) } else { many };
+    let most_registers = |lanes: u32| match lanes {
+        _ if tight => REGISTERS / tensors,
+        0..=256 => 2 * REGISTERS,
+        _ => REGISTERS,
+    };
     let resident: Vec<_> = [first, many, many * 2, many / 2, at_most(FEW)]
         .into_iter()
-        .filter(|&lanes| 0 < lanes && lanes <= max && (lanes <= RESIDENT || rows < traits.fill && lanes <= LARGEST))
-        .filter(|&lanes| units.div_ceil(lanes) * of_unit <= if lanes <= 256 { 2 * REGISTERS } else { REGISTERS })
+        .filter(|&lanes| {
+            0 < lanes
+                && lanes <= max
+                && (lanes <= RESIDENT || lanes <= largest && units.div_ceil(lanes) * of_unit <= REGISTERS / 2)
+        })
+        .filter(|&lanes| units.div_ceil(lanes) * of_unit <= most_registers(lanes))
         .map(|lanes| whole(Access::Held, lanes))
         .collect();
-    let partly = [LARGEST, RESIDENT, 256, 128, 64].into_iter().filter(|&lanes| lanes <= max).flat_map(|lanes| {
+    let partly = [largest, RESIDENT, 256, 128, 64].into_iter().filter(|&lanes| lanes <= max).flat_map(|lanes| {
         let of_lane = units.div_ceil(lanes);
         // In units of 16 bytes. A workgroup of 1,024 has 64 registers to an invocation in all.
-        let registers = if lanes > RESIDENT && of_lane * of_unit <= 32 {
-            4
-        } else if lanes > RESIDENT {
-            6
-        } else {
+        let registers = if tight {
+            if of_unit > of_held { 3 } else { 4 / tensors }
+        } else if lanes <= RESIDENT && of_unit <= 4 {
             8
+        } else if of_lane * of_held <= 32 {
+            4
+        } else {
+            6
         };
         let shared = [2, 0]
-            .map(|shared| Access::Partly { registers: (registers * 4 / of_unit).max(1), shared: shared * 4 / of_unit });
+            .map(|shared| Access::Partly { registers: (registers * 4 / of_held).max(1), shared: shared * 4 / of_held });
         shared.map(|access| Geometry { spans_per_workgroup: 1, ..whole(access, lanes) })
     });
     let streaming =
