@@ -6,11 +6,8 @@ const STEP: u32 = select(1u, select(select(1u, 2u, TURNS >= 2u), 4u, TURNS >= 4u
 // Every lane has a unit in every turn that a loop body takes, so nothing need be masked.
 const EVEN: bool = WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % (LANES * STEP) == 0u;
 
-// Turns whose sum goes to an outer sum, and turns whose outer sum goes to the last one. STEP turns are added pairwise, and at
-// each level one after another: the rounding error of a sum of n grows like the root of their number there, in place of √n.
-// (Compensated summation would do better where it survives, but WGSL lets a compiler simplify the compensation away.)
-const BLOCK: u32 = 32u;
-const OUTER_BLOCK: u32 = 256u;
+// Turns that are added up as they come, STEP of them pairwise, before the sum of all takes them in with what that loses.
+const BLOCK: u32 = select(32u, 16u, UNIT == 1u);
 
 // x · factor − shift of one unit.
 fn memory_difference(span: Span, turn: u32, shift: f32, factor: f32) -> Unit {
@@ -49,25 +46,18 @@ fn block_sums(span: Span, begin: u32, shift: f32, factor: f32) -> Sums {
 
 // The sums of x · factor − shift and of its square over the span.
 fn memory_sums(span: Span, shift: f32, factor: f32) -> vec2<f32> {
-    var sums = Sums();
     if TURNS <= BLOCK {
-        sums = block_sums(span, 0u, shift, factor);
-    } else {
-        var turn = 0u;
-        loop {
-            var outer = Sums();
-            loop {
-                outer = add(outer, block_sums(span, turn, shift, factor));
-                turn += BLOCK;
-                if turn % OUTER_BLOCK == 0u || turn >= params.turns {
-                    break;
-                }
-            }
-            sums = add(sums, outer);
-            if turn >= params.turns {
-                break;
-            }
+        let sums = block_sums(span, 0u, shift, factor);
+        return span_sum(vec2<f32>(quad_sum(sums.differences), quad_sum(sums.squares)));
+    }
+    var total = Total();
+    var turn = 0u;
+    loop {
+        total = add_block(total, block_sums(span, turn, shift, factor));
+        turn += BLOCK;
+        if turn >= params.turns {
+            break;
         }
     }
-    return span_sum(vec2<f32>(quad_sum(sums.differences), quad_sum(sums.squares)));
+    return span_sum(total_of(total));
 }

@@ -10,8 +10,8 @@
 
 // Segments that a lane looks at, one in each turn.
 const MERGE_TURNS: u32 = (SEGMENTS + LANES - 1u) / LANES;
-// Segments whose sum goes to an outer sum, as in `memory`.
-const MERGE_BLOCK: u32 = 16u;
+// Segments that are added up as they come, as in `memory`.
+const MERGE_BLOCK: u32 = 8u;
 // A sum of squares that is out of range, for a segment that was measured in another unit.
 const FOREIGN: f32 = 1.329227995784916e36; // 2^120
 
@@ -41,34 +41,29 @@ fn in_unit(moments: Moments, exponent: i32) -> Moments {
     );
 }
 
-// The sums of all segments that are in the unit 1.
-fn ordinary_sums(span: Span, origin: f32) -> vec2<f32> {
-    var sums = vec2<f32>(0.0);
-    for (var block = 0u; block < MERGE_TURNS; block += MERGE_BLOCK) {
-        var block_sums = vec2<f32>(0.0);
-        for (var turn = block; turn < min(block + MERGE_BLOCK, MERGE_TURNS); turn++) {
-            let segment = unit_index(span, turn);
-            let moments = partial_of(span, segment);
-            let moved = moved_sums(span, segment, moments, origin);
-            block_sums += select(moved, vec2<f32>(0.0, FOREIGN), moments.exponent != 0);
-        }
-        sums += block_sums;
+// The sums of one segment about `origin` in the unit 2^−exponent. Where only ordinary ones are looked for, nothing is brought to
+// another unit: one that was measured in another shows as a sum that is out of range.
+fn segment_sums(span: Span, segment: u32, origin: f32, exponent: i32, ordinary: bool) -> vec2<f32> {
+    let moments = partial_of(span, segment);
+    if ordinary {
+        let sums = moved_sums(span, segment, moments, origin);
+        return select(sums, vec2<f32>(0.0, FOREIGN), moments.exponent != 0);
     }
-    return span_sum(sums);
+    return moved_sums(span, segment, in_unit(moments, exponent), origin);
 }
 
-// The sums of all segments in the unit 2^−exponent.
-fn merged_sums(span: Span, origin: f32, exponent: i32) -> vec2<f32> {
-    var sums = vec2<f32>(0.0);
+// The sums of all segments.
+fn merged_sums(span: Span, origin: f32, exponent: i32, ordinary: bool) -> vec2<f32> {
+    // Quads of which all elements are alike serve for the numbers that they are.
+    var total = Total();
     for (var block = 0u; block < MERGE_TURNS; block += MERGE_BLOCK) {
-        var block_sums = vec2<f32>(0.0);
+        var sums = vec2<f32>(0.0);
         for (var turn = block; turn < min(block + MERGE_BLOCK, MERGE_TURNS); turn++) {
-            let segment = unit_index(span, turn);
-            block_sums += moved_sums(span, segment, in_unit(partial_of(span, segment), exponent), origin);
+            sums += segment_sums(span, unit_index(span, turn), origin, exponent, ordinary);
         }
-        sums += block_sums;
+        total = add_block(total, Sums(Quad(sums.x), Quad(sums.y)));
     }
-    return span_sum(sums);
+    return span_sum(vec2<f32>(quad_first(total.sums.differences), quad_first(total_squares(total))));
 }
 
 // No exponent is below this.
@@ -96,9 +91,9 @@ fn merge_again(span: Span) -> Moments {
     let spread = merge_exponent(span, in_unit(first, small).shift, small);
     let exponent = select(min(small + clamp(-spread, 0, 24), limit), 0, spread == NO_EXPONENT);
     let origin = in_unit(first, exponent).shift;
-    let about_first = merged_sums(span, origin, exponent);
+    let about_first = merged_sums(span, origin, exponent, false);
     let shift = shift_again(origin, about_first.x * params.mean_share);
-    let sums = merged_sums(span, shift, exponent);
+    let sums = merged_sums(span, shift, exponent, false);
     return Moments(shift, sums.x, sums.y, exponent);
 }
 
@@ -116,7 +111,7 @@ fn merge_magnitude(span: Span) -> i32 {
 fn measure(place: Place, slot: u32) -> bool {
     let span = span_at(place, slot);
     let origin = partial_of(span, 0u).shift;
-    let sums = ordinary_sums(span, origin);
+    let sums = merged_sums(span, origin, 0, true);
     return measured(slot, Moments(origin, sums.x, sums.y, 0));
 }
 

@@ -13,6 +13,33 @@ fn add(a: Sums, b: Sums) -> Sums {
     return Sums(a.differences + b.differences, a.squares + b.squares);
 }
 
+// A sum of many blocks, with what its squares lost to rounding: next to the square of an outlier all the others may be lost. The
+// errors are Knuth's ("The Art of Computer Programming", volume 2, 4.2.2): each difference is kept as it is, so that a compiler
+// cannot find that they cancel.
+struct Total {
+    sums: Sums,
+    rest: Quad,
+}
+
+fn add_block(total: Total, block: Sums) -> Total {
+    let before = total.sums.squares;
+    let squares = kept(before + block.squares, params.all_bits);
+    let added = kept(squares - before, params.all_bits);
+    let old = kept(squares - added, params.all_bits);
+    let lost = kept(before - old, params.all_bits) + kept(block.squares - added, params.all_bits);
+    return Total(Sums(total.sums.differences + block.differences, squares), total.rest + lost);
+}
+
+// The sum of the squares. What it lost is no number where it is infinite.
+fn total_squares(total: Total) -> Quad {
+    let is_infinite = (bitcast<QuadBits>(total.sums.squares) & QuadBits(EXPONENT_BITS)) == QuadBits(EXPONENT_BITS);
+    return total.sums.squares + select(total.rest, Quad(0.0), is_infinite);
+}
+
+fn total_of(total: Total) -> vec2<f32> {
+    return vec2<f32>(quad_sum(total.sums.differences), quad_sum(total_squares(total)));
+}
+
 // What a span was measured to be, in the unit 2^−exponent: its elements are multiplied by 2^exponent first, by their bits. The
 // exponent is 0 unless a span was measured again, because its squares leave the range of f32.
 struct Moments {
@@ -56,6 +83,22 @@ fn eps_limit() -> i32 {
     return (100 - exponent_of(params.eps)) / 2;
 }
 
+// 1 − number · root², to far more digits than f32 has, number and root being from 1/2 to 4. Dekker's way ("A floating-point
+// technique for extending the available precision", 1971): numbers are cut into halves of 12 digits, whose products are exact.
+fn residual_of(number: f32, root: f32) -> f32 {
+    let product = kept_scalar(number * root);
+    let number_high = upper_digits(number);
+    let number_low = kept_scalar(number - number_high);
+    let root_high = upper_digits(root);
+    let root_low = kept_scalar(root - root_high);
+    let product_high = upper_digits(product);
+    let product_low = kept_scalar(product - product_high);
+    // number · root − product
+    let lost = kept_scalar(number_high * root_high - product) + (number_high * root_low + number_low * root);
+    let lower = product_high * root_low + product_low * root;
+    return kept_scalar(1.0 - product_high * root_high) - (lower + lost * root);
+}
+
 // 1 / sqrt(variance + eps), in the moments' unit. A constant row with eps = 0 has none; 0 then makes it the bias. NaN of NaN.
 fn scaling_of(moments: Moments) -> Scaling {
     let correction = correction_of(moments.differences) * params.mean_share;
@@ -73,9 +116,7 @@ fn scaling_of(moments: Moments) -> Scaling {
     let unit = bitcast<f32>(bits - (bitcast<u32>(half) << 24u));
     // inverseSqrt may be a rough estimate; a step of Newton's method doubles its good bits.
     let estimate = inverseSqrt(unit);
-    let product = kept_scalar(unit * estimate);
-    let residual = kept_scalar(fma(-product, estimate, 1.0));
-    let root = fma(0.5 * estimate, residual, estimate);
+    let root = fma(0.5 * estimate, residual_of(unit, estimate), estimate);
     let rstd = bitcast<f32>(bitcast<u32>(root) - (bitcast<u32>(half) << 23u));
     let is_end = (bits < 0x800000u) | (bits == EXPONENT_BITS);
     let is_nan = bits > EXPONENT_BITS;

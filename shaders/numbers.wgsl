@@ -36,6 +36,11 @@ fn power_of_two(exponent: i32) -> f32 {
     return bitcast<f32>(u32(exponent + 127) << 23u);
 }
 
+// The upper 12 of the 24 digits.
+fn upper_digits(value: f32) -> f32 {
+    return bitcast<f32>(bitcast<u32>(value) & 0xfffff000u);
+}
+
 // floor(log2(|value|)); −127 for zero and what counts as zero, 128 for infinity and NaN.
 fn exponent_of(value: f32) -> i32 {
     return i32((bitcast<u32>(value) & EXPONENT_BITS) >> 23u) - 127;

@@ -129,10 +129,16 @@ impl LayerNormConfig {
     }
 
     /// The input to expect: the pipelines for such ones are made with the layer, those for others when they are first needed.
-    /// Default: so many rows of f32 that they fill the device. With 0 rows none is made with the layer.
+    /// Default: so many rows of f32 that they fill the device. [`expect_nothing`](Self::expect_nothing) makes none.
     #[must_use]
     pub fn expect_input(self, rows: u64, storage: StorageType) -> Self {
         Self { expected_input: Some((rows, storage)), ..self }
+    }
+
+    /// No pipeline is made with the layer, all of them when they are first needed.
+    #[must_use]
+    pub fn expect_nothing(self) -> Self {
+        self.expect_input(0, StorageType::F32)
     }
 
     /// The trailing dimensions.

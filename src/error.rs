@@ -39,7 +39,7 @@ pub enum Error {
         /// What wgpu said.
         message: String,
     },
-    /// The device has not enough memory.
+    /// The device, or the host, has not enough memory.
     #[error("out of memory in {operation}: {bytes} bytes were asked for")]
     OutOfMemory {
         /// What was being done.
@@ -238,12 +238,6 @@ pub enum Error {
         second: &'static str,
         /// What bindings begin at multiples of.
         alignment: u64,
-    },
-    /// A row count that does not lie on a whole word.
-    #[error("the row count begins at byte {offset}, which must be a multiple of 4")]
-    RowCountOffset {
-        /// Where it begins.
-        offset: u64,
     },
     /// More rows than the operation was prepared for.
     #[error("{rows} rows, the operation was prepared for at most {max}")]

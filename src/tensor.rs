@@ -184,17 +184,21 @@ impl Tensor {
 
     /// A tensor from values as they lie in memory; what is there beyond them is left out.
     pub(crate) fn from_bytes(shape: Vec<usize>, storage: StorageType, bytes: &[u8]) -> Result<Self, Error> {
-        fn values<T: bytemuck::Pod>(count: usize, bytes: &[u8]) -> Vec<T> {
-            let mut values = vec![T::zeroed(); count];
-            let target: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
-            target.copy_from_slice(&bytes[..target.len()]);
-            values
+        fn values<T: bytemuck::Pod>(count: usize, bytes: &[u8]) -> Result<Vec<T>, Error> {
+            let bytes = &bytes[..count * size_of::<T>()];
+            let mut values = Vec::new();
+            values.try_reserve_exact(count).map_err(|_| Error::OutOfMemory {
+                operation: "the copying of a tensor to the host",
+                bytes: bytes.len() as u64,
+            })?;
+            values.extend(bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned::<T>));
+            Ok(values)
         }
         let count = element_count(&shape)?;
         let values = match storage {
-            StorageType::F32 => Values::F32(values(count, bytes)),
-            StorageType::F16 => Values::F16(values(count, bytes)),
-            StorageType::Bf16 => Values::Bf16(values(count, bytes)),
+            StorageType::F32 => Values::F32(values(count, bytes)?),
+            StorageType::F16 => Values::F16(values(count, bytes)?),
+            StorageType::Bf16 => Values::Bf16(values(count, bytes)?),
         };
         Self::new(shape, count, values)
     }

@@ -57,6 +57,8 @@ fn main() {
         add("the largest width", largest_width);
         add("unbiased variance and eps", variance_and_eps);
         add("accuracy at every mean and with an outlier", accuracy);
+        add("the bound holds for rows with an outlier of any size", outliers);
+        add("rstd of constant rows with a tiny eps", tiny_eps);
         add("a constant row gives exactly the bias", constant_rows);
         add("magnitudes 1e-30 to 1e37", magnitudes);
         add("NaN and infinity stay in their row", nan_stays_in_its_row);
@@ -236,6 +238,59 @@ fn accuracy(name: &str, device: &GpuDevice) -> Outcome {
     Ok(())
 }
 
+/// Rows of small whole numbers with a large first element, as many as there are sizes of it; their statistics too.
+fn outliers(name: &str, device: &GpuDevice) -> Outcome {
+    let rows = if name == "swiftshader" { 500 } else { 2000 };
+    for width in [34_usize, 37, 64, 257] {
+        let mut input: Vec<f32> = (0..rows * width).map(|i| (i % width % 3) as f32).collect();
+        for (i, row) in input.chunks_mut(width).enumerate() {
+            row[0] = 8000.0 + i as f32;
+        }
+        // Those that were found to be over the bound.
+        (input[0], input[width]) = (8594.0, 8970.0);
+        let case = Case::with_values(rows, width, input.clone(), 1).eps(0.0);
+        for plan in plans(&case.problem(Affine::None), device)? {
+            check(&case, device, Affine::None, plan)?;
+        }
+        for strategy in STRATEGIES {
+            let config = LayerNormConfig::new(width).affine(Affine::None).eps(0.0).strategy(strategy);
+            let layer = GpuLayerNorm::new(device, &config.expect_nothing())?;
+            let tensor = GpuTensor::upload(device, &case.tensor())?;
+            let (output, rstd) = (GpuTensor::zeros(device, [rows, width])?, GpuTensor::zeros(device, [rows])?);
+            layer.forward_into(device, &Bindings::of(&tensor, &output).rstd(&rstd))?;
+            for (row, found) in input.chunks(width).zip(rstd.download()?.values().iter()) {
+                let exact = reference::row_statistics(row, 0.0, false).rstd;
+                let off = (f64::from(*found) / exact - 1.0).abs();
+                if off.is_nan() || off > common::rstd_bound(width) {
+                    return Err(format!("{strategy}, width {width}, [{}, …]: rstd is {off:e} off", row[0]).into());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The variance is 0, so rstd is 1 / √eps, whatever the constant.
+fn tiny_eps(_: &str, device: &GpuDevice) -> Outcome {
+    for (constant, eps) in [(1e15_f32, 1e-20_f32), (1e6, 1e-30), (1e37, 1e-30), (1e-30, 1e-25), (3.0, 1e-37)] {
+        for width in [70, 768, 4097] {
+            for strategy in STRATEGIES {
+                let layer = GpuLayerNorm::new(device, &LayerNormConfig::new(width).eps(eps).strategy(strategy))?;
+                let input = GpuTensor::upload(device, &Tensor::from_f32([1, width], vec![constant; width])?)?;
+                let (output, rstd) = (GpuTensor::zeros(device, [1, width])?, GpuTensor::zeros(device, [1])?);
+                layer.forward_into(device, &Bindings::of(&input, &output).rstd(&rstd))?;
+                let (found, exact) = (f64::from(rstd.download()?.values()[0]), f64::from(eps).sqrt().recip());
+                if (found / exact - 1.0).abs() > common::rstd_bound(width) {
+                    return Err(
+                        format!("{strategy}, {width} of {constant:e}, eps {eps:e}: {found:e}, not {exact:e}").into()
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 fn constant_rows(_: &str, device: &GpuDevice) -> Outcome {
     for width in [1, 3, 64, 1000, 4096, 65_537] {
         let constants =
@@ -365,6 +420,8 @@ fn properties(_: &str, device: &GpuDevice) -> Outcome {
     let mut runner = TestRunner::new(Config {
         cases: 24,
         failure_persistence: None,
+        // Milliseconds; a failing property ends soon after.
+        max_shrink_time: 5000,
         rng_seed: RngSeed::Fixed(768),
         ..Config::default()
     });
@@ -493,8 +550,8 @@ fn wrong_kernels(_: &str, device: &GpuDevice) -> Outcome {
         (
             "all but the last block lost",
             &case,
-            "outer = add(outer, block_sums(span, turn, shift, factor));",
-            "outer = block_sums(span, turn, shift, factor);",
+            "total = add_block(total, block_sums(span, turn, shift, factor));",
+            "total = add_block(Total(), block_sums(span, turn, shift, factor));",
         ),
     ] {
         let plan = plan_of(case)?;
@@ -796,6 +853,8 @@ fn samples(name: &str, device: &GpuDevice) -> Outcome {
     let mut runner = TestRunner::new(Config {
         cases: SAMPLES,
         failure_persistence: None,
+        // Milliseconds; a failing property ends soon after.
+        max_shrink_time: 5000,
         rng_seed: RngSeed::Fixed(SEED),
         max_shrink_iters: 100,
         ..Config::default()

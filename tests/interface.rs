@@ -168,7 +168,7 @@ fn pipelines_are_made_with_the_layer_for_the_input_it_is_to_expect() {
         assert_eq!(device.pipeline_count(), compiled, "{rows} rows of {storage}");
     }
     let compiled = device.pipeline_count();
-    let none = LayerNormConfig::new(21).expect_input(0, StorageType::F32);
+    let none = LayerNormConfig::new(21).expect_nothing();
     let layer = GpuLayerNorm::new(&device, &none).expect("a layer");
     assert_eq!(device.pipeline_count(), compiled);
     layer.run(&device, &ramp([2, 21])).expect("an output");
@@ -469,15 +469,14 @@ fn regions_outside_the_domain_are_refused() {
         (&layer, Bindings::new(8, f32s(&a), f16s(&a)), overlap("output", "input")),
         (&layer, Bindings::new(8, f32s(&a), f32s(&a).row_stride(5)), overlap("output", "input")),
         (&layer, plain().rstd(f32s(&a).offset(31)), overlap("rstd", "input")),
-        (&layer, plain().row_count(&a, 6), Error::RowCountOffset { offset: 6 }),
-        (&layer, plain().row_count(&a, 1024), Error::Region { what: "row count", needed: 1028, actual: 1024 }),
+        (&layer, plain().row_count(&a, 256), Error::Region { what: "row count", needed: 1028, actual: 1024 }),
         (
             &layer,
             plain().row_count(&a, u64::MAX - 3),
             Error::Region { what: "row count", needed: (1 << 63) + 4, actual: 1024 },
         ),
-        (&layer, plain().row_count(&b, 8), overlap("output", "row count")),
-        (&layer, plain().rstd(f32s(&b).offset(100)).row_count(&b, 404), overlap("rstd", "row count")),
+        (&layer, plain().row_count(&b, 2), overlap("output", "row count")),
+        (&layer, plain().rstd(f32s(&b).offset(100)).row_count(&b, 101), overlap("rstd", "row count")),
         // What is twice the input has one place only.
         (&layer, Bindings::new(8, f32s(&a), f32s(&a)).residual(f32s(&a)), overlap("output", "residual")),
         (&layer, Bindings::new(u64::MAX, f32s(&a), f32s(&b)), Error::Size { shape: vec![usize::MAX, 4] }),
@@ -667,6 +666,84 @@ fn a_device_without_storage_buffers_is_refused() {
 }
 
 #[test]
+fn a_destroyed_device_says_so_whatever_is_called_first() {
+    for callers_own in [false, true] {
+        for call in 0..7 {
+            let device = if callers_own {
+                let made = device();
+                let adapter = pollster::block_on(GpuDevice::builder().adapters()).swap_remove(0);
+                let (wgpu_device, queue) =
+                    pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).expect("a device");
+                wgpu_device.on_uncaptured_error(std::sync::Arc::new(|error| panic!("{error}")));
+                drop(made);
+                GpuDevice::from_wgpu(adapter, wgpu_device, queue).expect("a device")
+            } else {
+                device()
+            };
+            let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(4)).expect("a layer");
+            let tensor = GpuTensor::upload(&device, &ramp([2, 4])).expect("an upload");
+            let output = GpuTensor::zeros(&device, [2, 4]).expect("a tensor");
+            let mut prepared = layer.prepare(&device, &Bindings::of(&tensor, &output)).expect("an operation");
+            // Work in flight.
+            let descriptor = wgpu::CommandEncoderDescriptor::default();
+            let mut encoder = device.device().create_command_encoder(&descriptor);
+            for _ in 0..1000 {
+                prepared.encode(&mut encoder);
+            }
+            device.queue().submit([encoder.finish()]);
+            device.device().destroy();
+            let refused = match call {
+                0 => GpuTensor::zeros(&device, [4]).map(drop),
+                1 => tensor.write(&ramp([2, 4])),
+                2 => layer.set_weight(&ramp([4])),
+                3 => prepared.set_rows(1),
+                4 => layer.run(&device, &ramp([2, 4])).map(drop),
+                5 => layer.forward(&device, &tensor).map(drop),
+                _ => tensor.download().map(drop),
+            };
+            assert!(matches!(refused, Err(Error::DeviceLost { .. })), "{callers_own} {call}: {refused:?}");
+        }
+    }
+}
+
+#[test]
+fn a_region_can_be_read_back() {
+    let device = device();
+    let tensor = GpuTensor::zeros_as(&device, [8, 8], StorageType::Bf16).expect("a tensor");
+    let region = Region::from(&tensor).offset(3).row_stride(9);
+    let bindings = Bindings::new(2, region, &tensor);
+    let read = bindings.get(gpu_layer_norm::kernel::Role::Input).expect("an input");
+    assert_eq!(read.buffer(), tensor.buffer());
+    let places = (read.storage(), read.element_offset(), read.elements_between_rows());
+    assert_eq!(places, (StorageType::Bf16, 3, Some(9)));
+    assert!(bindings.get(gpu_layer_norm::kernel::Role::Sum).is_none());
+}
+
+#[test]
+fn a_row_count_on_a_device_with_small_workgroups_works() {
+    let adapter = pollster::block_on(GpuDevice::builder().adapters()).swap_remove(0);
+    let required_limits = wgpu::Limits {
+        max_compute_invocations_per_workgroup: 32,
+        max_compute_workgroup_size_x: 32,
+        max_compute_workgroup_size_y: 32,
+        max_compute_workgroup_size_z: 32,
+        ..wgpu::Limits::defaults()
+    };
+    let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
+    let (wgpu_device, queue) = pollster::block_on(adapter.request_device(&descriptor)).expect("a device");
+    let device = GpuDevice::from_wgpu(adapter, wgpu_device, queue).expect("a device");
+    let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(4)).expect("a layer");
+    let input = GpuTensor::upload(&device, &ramp([3, 4])).expect("an upload");
+    let output = GpuTensor::zeros(&device, [3, 4]).expect("a tensor");
+    let count = GpuTensor::upload(&device, &Tensor::from_f32([1], vec![f32::from_bits(2)]).expect("a tensor"));
+    let count = count.expect("an upload");
+    let bindings = Bindings::of(&input, &output).row_count(count.buffer(), 0);
+    layer.forward_into(&device, &bindings).expect("a forward pass");
+    let values = output.download().expect("an output").into_values();
+    assert!(values[..8].iter().all(|y| *y != 0.0) && values[8..] == [0.0; 4], "{values:?}");
+}
+
+#[test]
 fn a_lost_device_says_so_and_a_new_one_works() {
     let lost = device();
     let layer = GpuLayerNorm::new(&lost, &LayerNormConfig::new(4)).expect("a layer");
@@ -763,7 +840,7 @@ fn every_call_passes_validation_without_a_driver() {
         .sum(region(2001))
         .mean(Region::new(&pool, StorageType::F32).offset(2000))
         .rstd(Region::new(&pool, StorageType::F32).offset(3000))
-        .row_count(&pool, 1 << 15);
+        .row_count(&pool, 1 << 13);
     let mut prepared = layer.prepare(&device, &everything).expect("an operation");
     prepared.set_rows(7).expect("fewer rows");
     let mut encoder = device.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());

@@ -12,7 +12,9 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
 fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, failure_persistence: None, rng_seed: RngSeed::Fixed(30), ..ProptestConfig::default() }
+    let (failure_persistence, rng_seed) = (None, RngSeed::Fixed(30));
+    // Milliseconds; a failing property ends soon after.
+    ProptestConfig { cases, failure_persistence, rng_seed, max_shrink_time: 2000, ..ProptestConfig::default() }
 }
 
 /// WebGPU's default limits, but buffers of any size.
@@ -152,14 +154,14 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
         assert!(kernel.bindings().len() as u32 - 1 <= capabilities.max_storage_buffers);
         assert!(!kernel.uses_subgroups() || capabilities.subgroups.is_some());
         // All loops of an invocation together stay below what llvmpipe lets run. A span is measured three times, four turns at
-        // once where it is read again anyway, in blocks of 32 and of 256, looked through twice, and normalized once; a merge has
+        // once where it is read again anyway, in blocks of 16, looked through twice, and normalized once; a merge has
         // six loops over the segments.
         let (turns, spans) = (kernel.turns(), kernel.spans_per_lane);
         let step = if kernel.access == Access::Reread { 4 } else { 1 };
         let merged = if kernel.segments() > 1 { kernel.segments().div_ceil(kernel.lanes) } else { 0 };
         let all = match kernel.entry {
-            kernel::Entry::Merge => turns + 6 * (merged + merged.div_ceil(16)),
-            _ => spans * (3 * (turns.div_ceil(step) + turns.div_ceil(32) + turns.div_ceil(256)) + 3 * turns),
+            kernel::Entry::Merge => turns + 6 * (merged + merged.div_ceil(8)),
+            _ => spans * (3 * (turns.div_ceil(step) + turns.div_ceil(16)) + 3 * turns),
         };
         assert!(all < 65_534, "{all} turns in {}", kernel.label());
         assert!(turns * spans <= MAX_TURNS);
@@ -591,6 +593,21 @@ fn tunings_are_kept_by_task_and_read_by_the_same_adapter_only() {
     let mut another = Tunings::new("another adapter");
     assert_eq!((another.read(&text), another.is_empty()), (0, true));
     assert_eq!(another.read(""), 0);
+}
+
+#[test]
+fn more_chunks_than_anybody_could_run_are_refused() {
+    let capabilities = Capabilities {
+        max_binding_bytes: 4096,
+        max_buffer_bytes: 1 << 40,
+        max_workgroups_per_dimension: 65_535,
+        ..large_baseline()
+    };
+    let problem = Problem::new(1 << 31, 8).expect("a valid problem");
+    match Plan::new(&problem, &capabilities) {
+        Err(Error::Geometry { reason }) => assert!(reason.contains("chunks"), "{reason}"),
+        other => panic!("{:?}", other.map(|plan| plan.chunks().len())),
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use radv::{Operation, Radv, Statistics};
 const WIDTHS: [u64; 12] = [64, 128, 256, 512, 768, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536];
 const ELEMENTS: u64 = 1 << 28;
 /// Of a kernel in f32, or one that holds its rows whole.
-const MOST_CODE_BYTES: u64 = 8192;
+const MOST_CODE_BYTES: u64 = 8448;
 /// Of 16 bits, partly held or with a residual: each of eight elements an access is encoded by its bits wherever it is written.
 const MOST_CODE_BYTES_16: u64 = 13_312;
 

@@ -230,7 +230,7 @@ impl Case {
             Operation::Plain | Operation::Residual => LayerNormConfig::new(self.width),
             Operation::Rms => LayerNormConfig::rms(self.width),
         };
-        config.parameter_storage(self.storage).expect_input(0, self.storage)
+        config.parameter_storage(self.storage).expect_nothing()
     }
 
     pub fn weight(&self) -> Vec<f32> {

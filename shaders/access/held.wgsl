@@ -5,6 +5,9 @@
 
 const HELD_EVEN: bool = WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % LANES == 0u;
 
+// Turns that are added up as they come.
+const HELD_BLOCK: u32 = select(16u, 8u, UNIT == 1u);
+
 var<private> held: array<Source, TURNS * SPANS_PER_LANE>;
 
 fn span_read(span: Span, slot: u32) {
@@ -29,11 +32,20 @@ fn span_shift(span: Span, slot: u32) -> f32 {
 }
 
 fn span_sums(span: Span, slot: u32, shift: f32) -> vec2<f32> {
-    var sums = Sums();
+    var total = Total();
+    // In blocks, as in `memory`; which turn ends one is known when the loop is unrolled.
+    var block = Sums();
     for (var turn = 0u; turn < TURNS; turn++) {
-        sums = add(sums, unit_sums(held_difference(span, slot, turn, shift)));
+        block = add(block, unit_sums(held_difference(span, slot, turn, shift)));
+        if turn % HELD_BLOCK == HELD_BLOCK - 1u && turn != TURNS - 1u {
+            total = add_block(total, block);
+            block = Sums();
+        }
     }
-    return span_sum(vec2<f32>(quad_sum(sums.differences), quad_sum(sums.squares)));
+    if TURNS <= HELD_BLOCK {
+        return span_sum(vec2<f32>(quad_sum(block.differences), quad_sum(block.squares)));
+    }
+    return span_sum(total_of(add_block(total, block)));
 }
 
 // The shift is the mean.

@@ -48,6 +48,7 @@ fn span_sums(span: Span, slot: u32, shift: f32) -> vec2<f32> {
         let unit = source_unit(shared_units[shared_index(span, turn)]);
         sums = add(sums, unit_sums(unit_difference(unit, shift, params.all_bits)));
     }
+    var total = add_block(Total(), sums);
     // In blocks, as in `memory`.
     for (var begin = REGISTERS + SHARED; begin < params.turns; begin += BLOCK) {
         var block = Sums();
@@ -55,9 +56,9 @@ fn span_sums(span: Span, slot: u32, shift: f32) -> vec2<f32> {
             let unit = source_unit(unit_load(span, turn, HELD_EVEN));
             block = add(block, unit_sums(unit_difference(unit, shift, unit_mask(span, turn, HELD_EVEN))));
         }
-        sums = add(sums, block);
+        total = add_block(total, block);
     }
-    return span_sum(vec2<f32>(quad_sum(sums.differences), quad_sum(sums.squares)));
+    return span_sum(total_of(total));
 }
 
 fn shift_is_off(moments: Moments, share: f32) -> bool {

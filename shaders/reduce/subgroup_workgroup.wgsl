@@ -8,6 +8,8 @@
 // subgroup, in order; the lanes of a subgroup have not parted.
 
 const SLOTS: u32 = WORKGROUP_SIZE / SUBGROUP_SIZE;
+// Slots that are added up before the total takes them in: fewer roundings each.
+const GROUP: u32 = min(SLOTS, 8u);
 
 // Two banks, used in turn: when a bank is written again, a barrier has passed since it was read.
 var<workgroup> slot_sums: array<vec2<f32>, 2u * SLOTS>;
@@ -24,8 +26,12 @@ fn span_sum(value: vec2<f32>) -> vec2<f32> {
     }
     workgroupBarrier();
     var total = vec2<f32>(0.0);
-    for (var i = 0u; i < SLOTS; i++) {
-        total += slot_sums[bank + i];
+    for (var group = 0u; group < SLOTS; group += GROUP) {
+        var sums = vec2<f32>(0.0);
+        for (var i = group; i < group + GROUP; i++) {
+            sums += slot_sums[bank + i];
+        }
+        total += sums;
     }
     bank = SLOTS - bank;
     return total;

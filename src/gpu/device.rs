@@ -76,9 +76,10 @@ impl GpuDeviceBuilder {
         Self { pipeline_cache_data: Some(data.into()), ..self }
     }
 
-    /// The adapters that match, best first.
+    /// The adapters that match and can run compute shaders, best first.
     pub async fn adapters(&self) -> Vec<wgpu::Adapter> {
         let mut adapters = self.all_adapters().await;
+        adapters.retain(runs_compute);
         if let Some(name) = &self.adapter_name {
             let name = name.to_lowercase();
             adapters.retain(|adapter| {
@@ -97,8 +98,8 @@ impl GpuDeviceBuilder {
     pub async fn build_async(self) -> Result<GpuDevice, Error> {
         let adapters = self.adapters().await;
         let Some(adapter) = adapters.into_iter().next() else {
-            let everything = Self { adapter_name: None, ..self.clone() };
-            let found = everything.adapters().await.iter().map(|adapter| adapter.get_info().name).collect();
+            // Also those that cannot run compute shaders.
+            let found = self.all_adapters().await.iter().map(|adapter| adapter.get_info().name).collect();
             return Err(Error::NoAdapter { requested: self.to_string(), found });
         };
         GpuDevice::request(&adapter, self.pipeline_cache_data.as_deref()).await
@@ -241,14 +242,21 @@ impl GpuDevice {
         let capabilities = capabilities(&info, device.features(), &limits);
         log::debug!("{} ({:?}): {capabilities:?}", info.name, info.backend);
         let pipeline_cache = device.features().contains(wgpu::Features::PIPELINE_CACHE).then(|| {
-            let descriptor = wgpu::PipelineCacheDescriptor {
-                label: Some("layer norm"),
-                data: pipeline_cache_data,
-                // What is of no use here is passed over.
-                fallback: true,
+            let create = |data| {
+                let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+                let descriptor = wgpu::PipelineCacheDescriptor { label: Some("layer norm"), data, fallback: true };
+                // Safety: the data, if any, is what `GpuDeviceBuilder::pipeline_cache_data` was promised.
+                let cache = unsafe { device.create_pipeline_cache(&descriptor) };
+                (cache, ready(scope.pop()))
             };
-            // Safety: the data, if any, is what `GpuDeviceBuilder::pipeline_cache_data` was promised.
-            unsafe { device.create_pipeline_cache(&descriptor) }
+            match create(pipeline_cache_data) {
+                (cache, None) => cache,
+                // What is of another adapter is of no use here.
+                (_, Some(error)) => {
+                    log::warn!("the pipeline cache data is passed over: {error}");
+                    create(None).0
+                }
+            }
         });
         let tunings = Mutex::new(Tunings::new(format_args!(
             "{} {:?} {} {}",
@@ -366,7 +374,32 @@ impl GpuDevice {
         if Arc::ptr_eq(&self.inner, &other.inner) { Ok(()) } else { Err(Error::ForeignDevice { what }) }
     }
 
+    /// That the device is not lost, as far as wgpu knows.
     pub(crate) fn check_lost(&self) -> Result<(), Error> {
+        #[cfg(not(target_arch = "wasm32"))]
+        if self.inner.lost.get().is_none() && self.takes_no_work() {
+            // The callback of a destroyed device is only called once it is idle, and a caller's own device has none of ours.
+            let _ =
+                self.inner.lost.set("wgpu takes no more work for it: it was destroyed, or its driver gave up".into());
+        }
+        self.check_told_lost()
+    }
+
+    /// Whether wgpu refuses everything. It keeps silent then, in error scopes too: a mistake that goes without an error tells.
+    /// Reaches neither the driver nor the caller's error handler, and does not wait.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn takes_no_work(&self) -> bool {
+        let scope = self.inner.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let _ = self.inner.device.create_query_set(&wgpu::QuerySetDescriptor {
+            label: None,
+            ty: wgpu::QueryType::Occlusion,
+            count: wgpu::QUERY_SET_MAX_QUERIES + 1,
+        });
+        ready(scope.pop()).is_none()
+    }
+
+    /// As `check_lost`, from what is known already.
+    fn check_told_lost(&self) -> Result<(), Error> {
         match self.inner.lost.get() {
             Some(message) => Err(Error::DeviceLost { message: message.clone() }),
             None => Ok(()),
@@ -383,21 +416,21 @@ impl GpuDevice {
         bytes: u64,
         work: impl FnOnce(&wgpu::Device) -> T,
     ) -> Result<T, Error> {
-        self.check_lost()?;
+        self.check_told_lost()?;
         let device = &self.inner.device;
         let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
         let value = work(device);
         let errors = [ready(internal.pop()), ready(memory.pop()), ready(validation.pop())];
-        let Some(error) = errors.into_iter().flatten().next() else { return Ok(value) };
-        // Everything made from a lost device is refused; that it is lost is told when it is polled.
-        let _ = device.poll(wgpu::PollType::Poll);
+        let error = errors.into_iter().flatten().next();
+        // Whatever a lost device was asked for came to nothing, with an error or without.
         self.check_lost()?;
-        Err(match error {
-            wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { operation, bytes },
-            error => Error::Wgpu { operation, message: error.to_string() },
-        })
+        match error {
+            None => Ok(value),
+            Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::OutOfMemory { operation, bytes }),
+            Some(error) => Err(Error::Wgpu { operation, message: error.to_string() }),
+        }
     }
 
     pub(crate) fn create_buffer(
@@ -471,6 +504,21 @@ impl fmt::Debug for GpuDevice {
     }
 }
 
+/// Whether kernels can run on an adapter. wgpu counts OpenGL below 4.2 in where it has the extension for compute shaders (NVIDIA's
+/// through EGL is one, 3.3), but writes them for version 4.2 on.
+fn runs_compute(adapter: &wgpu::Adapter) -> bool {
+    let info = adapter.get_info();
+    let flags = adapter.get_downlevel_capabilities().flags;
+    flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
+        && (info.backend != wgpu::Backend::Gl || gl_version(&info.driver_info).is_none_or(|version| version >= (4, 2)))
+}
+
+/// The version of desktop OpenGL that a driver tells; `OpenGL ES 3.2 Mesa` has none.
+fn gl_version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split([' ', '.']).map_while(|number| number.parse().ok());
+    Some((numbers.next()?, numbers.next()?))
+}
+
 /// The value of a future that is ready at once; `None` if it is not.
 fn ready<T>(future: impl Future<Output = Option<T>>) -> Option<T> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
@@ -502,5 +550,18 @@ fn capabilities(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgp
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
         storage_offset_alignment: limits.min_storage_buffer_offset_alignment,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::gl_version;
+
+    #[test]
+    fn desktop_gl_tells_its_version_and_gl_es_none() {
+        assert_eq!(gl_version("3.3.0 NVIDIA 580.159.04"), Some((3, 3)));
+        assert_eq!(gl_version("4.5 (Core Profile) Mesa 22.3.6"), Some((4, 5)));
+        assert_eq!(gl_version("OpenGL ES 3.2 Mesa 22.3.6"), None);
+        assert_eq!(gl_version(""), None);
     }
 }

@@ -45,6 +45,26 @@ impl Region {
         Self { row_stride: Some(elements), ..self }
     }
 
+    /// The buffer.
+    pub fn buffer(&self) -> &wgpu::Buffer {
+        &self.buffer
+    }
+
+    /// What an element is.
+    pub fn storage(&self) -> StorageType {
+        self.storage
+    }
+
+    /// Where it begins, in elements.
+    pub fn element_offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// From the beginning of one row to that of the next, in elements; `None` if rows follow one another.
+    pub fn elements_between_rows(&self) -> Option<u64> {
+        self.row_stride
+    }
+
     /// That the region lies within its buffer, which can be bound.
     pub(crate) fn check(&self, role: Role, problem: &Problem, device: &GpuDevice) -> Result<(), Error> {
         if let Some(tensor) = &self.tensor {

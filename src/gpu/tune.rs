@@ -145,16 +145,35 @@ impl GpuDevice {
                     bytes = bytes.max(problem.byte_range(other)?.end);
                 }
             }
-            // From 1 to 2 as f32 and bf16, as f16 a little below 2.
-            let words: Vec<u32> = (0..bytes.div_ceil(4))
-                .map(|i| 0x3f80_3f80 | ((i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32 & 0x007f_007f))
-                .collect();
-            let contents = bytemuck::cast_slice(&words);
-            let buffer = self.create_buffer_with("layer norm tuning", wgpu::BufferUsages::STORAGE, contents)?;
+            let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+            let buffer = self.create_buffer("layer norm tuning", bytes, usage)?;
+            self.fill_with_numbers(&buffer)?;
             shared.extend(layout.buffer.map(|id| (id, buffer.clone())));
             buffers[role as usize] = Some(buffer);
         }
         Ok(buffers)
+    }
+
+    /// Fills a buffer with numbers from 1 to 2 as f32 and bf16, as f16 a little below 2: a part of them, copied on and on.
+    fn fill_with_numbers(&self, buffer: &wgpu::Buffer) -> Result<(), Error> {
+        const PART: u64 = 1 << 16;
+        let size = buffer.size().min(PART);
+        let words: Vec<u32> = (0..size / 4)
+            .map(|i| 0x3f80_3f80 | ((i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32 & 0x007f_007f))
+            .collect();
+        let part = self.create_buffer_with(
+            "layer norm tuning numbers",
+            wgpu::BufferUsages::COPY_SRC,
+            bytemuck::cast_slice(&words),
+        )?;
+        self.scoped("the filling of a buffer", buffer.size(), |device| {
+            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("tuning") });
+            for start in (0..buffer.size()).step_by(PART as usize) {
+                let size = PART.min(buffer.size() - start);
+                encoder.copy_buffer_to_buffer(&part, 0, buffer, start, size);
+            }
+            self.queue().submit([encoder.finish()]);
+        })
     }
 
     /// The time of so many runs, from submission until the device is idle.
@@ -167,7 +186,7 @@ impl GpuDevice {
             encoder.finish()
         })?;
         let start = std::time::Instant::now();
-        self.queue().submit([commands]);
+        self.scoped("the running of a measurement", 0, |_| self.queue().submit([commands]))?;
         self.wait()?;
         Ok(start.elapsed())
     }

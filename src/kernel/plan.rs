@@ -144,13 +144,17 @@ impl Plan {
 
     fn first(problem: &Problem, capabilities: &Capabilities, fits: impl Fn(&Geometry) -> bool) -> Result<Self, Error> {
         check_capabilities(capabilities)?;
-        let mut reason = String::from("no geometry of this strategy fits the row");
+        let mut first_reason = None;
         for geometry in ranking::candidates(problem, capabilities).into_iter().filter(fits) {
             match Self::with_geometry(problem, capabilities, geometry) {
-                Err(Error::Geometry { reason: found }) => reason = found,
+                // Why the best of them cannot run says most.
+                Err(Error::Geometry { reason }) => {
+                    first_reason.get_or_insert(reason);
+                }
                 decided => return decided,
             }
         }
+        let reason = first_reason.unwrap_or_else(|| "no geometry of this strategy fits the row".into());
         Err(Error::Geometry { reason })
     }
 

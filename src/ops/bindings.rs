@@ -83,12 +83,17 @@ impl Bindings {
         self.with(Role::Bias, region)
     }
 
-    /// Takes the number of rows from a u32 at this byte of a buffer (a multiple of 4), when the recording runs. Rows from there
-    /// on are left as they are; a count above the rows given before counts as those. The buffer needs
-    /// [`wgpu::BufferUsages::STORAGE`].
+    /// Takes the number of rows from the u32 at `index` of a buffer of u32, when the recording runs. Rows from there on are left as
+    /// they are; a count above the rows given before counts as those. The buffer needs [`wgpu::BufferUsages::STORAGE`].
     #[must_use]
-    pub fn row_count(self, buffer: &wgpu::Buffer, offset: u64) -> Self {
-        Self { row_count: Some(RowCount { buffer: buffer.clone(), offset }), ..self }
+    pub fn row_count(self, buffer: &wgpu::Buffer, index: u64) -> Self {
+        // What overflows lies past the end of any buffer too.
+        Self { row_count: Some(RowCount { buffer: buffer.clone(), offset: index.saturating_mul(4) }), ..self }
+    }
+
+    /// The region of a tensor, if one was given.
+    pub fn get(&self, role: Role) -> Option<&Region> {
+        self.region(role)
     }
 
     pub(crate) fn region(&self, role: Role) -> Option<&Region> {
@@ -171,9 +176,6 @@ impl Bindings {
             }
         }
         if let Some(count) = &self.row_count {
-            if !count.offset.is_multiple_of(4) {
-                return Err(Error::RowCountOffset { offset: count.offset });
-            }
             // Any buffer ends before 2^63.
             check_buffer("row count", &count.buffer, count.offset.min(1 << 63) + 4)?;
             for role in Role::ALL.into_iter().filter(|role| role.is_written()) {

@@ -158,7 +158,7 @@ impl GpuLayerNorm {
     ///
     /// # Errors
     /// About shapes: [`Error::ShapeMismatch`], [`Error::Shape`]. About regions: [`Error::RowStride`], [`Error::Region`],
-    /// [`Error::BufferUsage`], [`Error::Overlap`], [`Error::SharedRange`], [`Error::RowCountOffset`], [`Error::Size`]. About
+    /// [`Error::BufferUsage`], [`Error::Overlap`], [`Error::SharedRange`], [`Error::Size`]. About
     /// what does not go together: [`Error::NoParameter`], [`Error::RmsNorm`], [`Error::StorageType`],
     /// [`Error::ForeignDevice`]. What planning may find: [`Error::BufferSize`], [`Error::RowSize`],
     /// [`Error::DeviceTooSmall`], [`Error::Geometry`], [`Error::Strategy`]. And [`Error::OutOfMemory`],

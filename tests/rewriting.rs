@@ -1,0 +1,300 @@
+//! Kernels whose float arithmetic was rewritten as a compiler for GPUs may rewrite it keep their bounds. On lavapipe, which
+//! rewrites nothing itself.
+//!
+//! A sample of the variants runs by default; `GPU_LAYER_NORM_REWRITINGS=all cargo test --release --test rewriting` runs all of
+//! them, with several seeds each.
+
+mod common;
+#[path = "common/rewrite.rs"]
+mod rewrite;
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use common::sample::{download, stored, unit_in_the_last_place, upload};
+use common::{Data, devices, error_bound, geometries, normalize, scale};
+use gpu_layer_norm::kernel::{BindingRole, ENTRY_POINT, Kernel, Problem, Role};
+use gpu_layer_norm::{Affine, GpuDevice, Normalization, Plan, StorageType, Variance, reference, wgpu};
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
+use rand::{RngExt as _, SeedableRng as _};
+
+/// Runs a plan by bare wgpu calls, its kernels rewritten; the tensors' bytes by role, before and after.
+fn run(device: &GpuDevice, plan: &Plan, seed: u64, tensors: &mut [(Role, Vec<u8>)]) {
+    let gpu = device.device();
+    let [chunk] = plan.chunks() else { panic!("{plan} has one chunk") };
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+    let buffers: Vec<_> = tensors.iter().map(|(role, bytes)| (*role, upload(device, usage, bytes))).collect();
+    let partials = upload(device, usage, &vec![0xff; plan.scratch_bytes().max(16) as usize]);
+    for dispatch in &chunk.dispatches {
+        let kernel = &plan.kernels()[dispatch.kernel];
+        let source = wgpu::ShaderSource::Naga(Cow::Owned(rewritten(kernel, seed)));
+        let module = gpu.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source });
+        let pipeline = gpu.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: None,
+            layout: None,
+            module: &module,
+            entry_point: Some(ENTRY_POINT),
+            compilation_options: wgpu::PipelineCompilationOptions::default(),
+            cache: None,
+        });
+        let params = upload(device, wgpu::BufferUsages::UNIFORM, bytemuck::bytes_of(&dispatch.params));
+        let entries: Vec<_> = kernel
+            .bindings()
+            .iter()
+            .map(|binding| {
+                let resource = match binding.role {
+                    BindingRole::Params => params.as_entire_binding(),
+                    BindingRole::Partials => partials.as_entire_binding(),
+                    BindingRole::Tensor(role) => {
+                        let (_, buffer) = buffers.iter().find(|(other, _)| *other == role).expect("a buffer");
+                        buffer.as_entire_binding()
+                    }
+                };
+                wgpu::BindGroupEntry { binding: binding.role.binding(), resource }
+            })
+            .collect();
+        let layout = pipeline.get_bind_group_layout(0);
+        let bind_group =
+            gpu.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries });
+        let mut encoder = gpu.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            pass.set_pipeline(&pipeline);
+            pass.set_bind_group(0, &bind_group, &[]);
+            let [x, y, z] = dispatch.workgroups;
+            pass.dispatch_workgroups(x, y, z);
+        }
+        device.queue().submit([encoder.finish()]);
+    }
+    for ((_, bytes), (_, buffer)) in tensors.iter_mut().zip(&buffers) {
+        *bytes = download(device, buffer);
+    }
+}
+
+fn rewritten(kernel: &Kernel, seed: u64) -> naga::Module {
+    let wgsl = kernel.wgsl();
+    let module = naga::front::wgsl::parse_str(&wgsl).unwrap_or_else(|error| panic!("{}", error.emit_to_string(&wgsl)));
+    rewrite::rewrite(&module, seed)
+}
+
+fn to_bytes(storage: StorageType, values: &[f32]) -> Vec<u8> {
+    use gpu_layer_norm::half::{bf16, f16};
+    let mut bytes: Vec<u8> = match storage {
+        StorageType::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        StorageType::F16 => values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect(),
+        StorageType::Bf16 => values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
+    };
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+fn from_bytes(storage: StorageType, bytes: &[u8]) -> Vec<f32> {
+    use gpu_layer_norm::half::{bf16, f16};
+    let pairs = bytes.chunks_exact(2).map(|x| [x[0], x[1]]);
+    match storage {
+        StorageType::F32 => bytes.chunks_exact(4).map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]])).collect(),
+        StorageType::F16 => pairs.map(|x| f16::from_le_bytes(x).to_f32()).collect(),
+        StorageType::Bf16 => pairs.map(|x| bf16::from_le_bytes(x).to_f32()).collect(),
+    }
+}
+
+/// Rows of every kind: ordinary ones, tiny and huge ones, an outlier first, large means, constants, and what is no number.
+fn rows(storage: StorageType, width: usize, seed: u64) -> Vec<Vec<f32>> {
+    let standard = |seed| Data::STANDARD.values(1, width, seed);
+    let times = |factor: f32, seed| standard(seed).iter().map(|x| x * factor).collect::<Vec<f32>>();
+    let mut rows: Vec<Vec<f32>> =
+        vec![standard(seed), Data::Normal { mean: 100.0, std: 0.5 }.values(1, width, seed + 1)];
+    rows.push(Data::Outlier { first: 1e4 }.values(1, width, seed + 2));
+    rows.push(Data::Peaks { height: 1e4 }.values(1, width, seed + 3));
+    rows.extend([0.0, 1.0, -0.1, 1000.0].map(|constant| vec![constant; width]));
+    if storage == StorageType::F16 {
+        rows.extend([1e-3_f32, 1e3].map(|factor| times(factor, seed + 4)));
+    } else {
+        rows.extend([1e-30_f32, 1e-24, 1e-18, 1e-12, 1e12, 1e18, 1e24, 1e30, 1e37].map(|f| times(f, seed + 5)));
+        rows.extend([1e6, 3.3e-7, 1e-30, 1e15, 1e37].map(|constant| vec![constant; width]));
+        rows.push(Data::Normal { mean: 1e6, std: 1.0 }.values(1, width, seed + 6));
+        let mut extreme = standard(seed + 7);
+        extreme[0] = f32::MAX;
+        extreme[width - 1] = -f32::MAX;
+        rows.push(extreme);
+        rows.push((0..width).map(|i| if i < width / 2 { 1e30 } else { -1e30 }).collect());
+    }
+    for (i, bad) in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].into_iter().enumerate() {
+        let mut row = standard(seed + 8);
+        row[(width / 2 + i) % width] = bad;
+        rows.push(row);
+        rows.push(standard(seed + 9 + i as u64));
+    }
+    let round = |row: Vec<f32>| row.into_iter().map(|x| stored(storage, x)).collect();
+    rows.into_iter().map(round).collect()
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Variant {
+    storage: StorageType,
+    normalization: Normalization,
+    affine: Affine,
+    variance: Variance,
+    eps: f32,
+    width: usize,
+}
+
+impl Variant {
+    fn problem(&self, rows: usize) -> Problem {
+        let problem = Problem::new(rows as u64, self.width as u64).expect("a problem").affine(self.affine);
+        let problem = problem.eps(self.eps).expect("an eps").normalization(self.normalization).expect("a problem");
+        let mut problem = problem.variance(self.variance).expect("a problem");
+        for role in [Role::Input, Role::Output, Role::Weight, Role::Bias] {
+            if problem.layout(role).is_some() {
+                problem = problem.tensor(role, self.storage).expect("a problem");
+            }
+        }
+        if self.normalization == Normalization::LayerNorm {
+            problem = problem.tensor(Role::Mean, StorageType::F32).expect("a problem");
+        }
+        problem.tensor(Role::Rstd, StorageType::F32).expect("a problem")
+    }
+}
+
+fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Result<(), String> {
+    let &Variant { storage, normalization, affine, variance, eps, width } = variant;
+    let rows = rows(storage, width, seed % 100);
+    let input: Vec<f32> = rows.concat();
+    let parameter = |low, high, salt: u64| {
+        let mut rng = StdRng::seed_from_u64(seed ^ salt);
+        (0..width).map(|_| stored(storage, rng.random_range(low..high))).collect::<Vec<f32>>()
+    };
+    let (weight, bias) = (parameter(0.5_f32, 1.5, 1), parameter(-1.0, 1.0, 2));
+    let mut tensors: Vec<(Role, Vec<u8>)> = plan
+        .problem()
+        .tensors()
+        .map(|(role, layout)| {
+            let bytes = match role {
+                Role::Input => to_bytes(layout.storage, &input),
+                Role::Weight => to_bytes(layout.storage, &weight),
+                Role::Bias => to_bytes(layout.storage, &bias),
+                Role::Output => to_bytes(layout.storage, &vec![7.0; input.len()]),
+                _ => to_bytes(StorageType::F32, &vec![7.0; rows.len()]),
+            };
+            (role, bytes)
+        })
+        .collect();
+    run(device, plan, seed, &mut tensors);
+    let values = |role: Role| {
+        let (_, bytes) = tensors.iter().find(|(other, _)| *other == role)?;
+        Some(from_bytes(if role.is_statistic() { StorageType::F32 } else { storage }, bytes))
+    };
+    let (output, mean) = (values(Role::Output).expect("an output"), values(Role::Mean));
+    let rstd = values(Role::Rstd).expect("an rstd");
+
+    let unbiased = variance == Variance::Unbiased;
+    for (i, row) in rows.iter().enumerate() {
+        let exact = normalize(normalization, row, width, eps, unbiased);
+        let constant = normalization == Normalization::LayerNorm && row.iter().all(|x| *x == row[0]);
+        for (column, &normalized) in exact.iter().enumerate() {
+            let y = output[i * width + column];
+            let weight = if affine.has_weight() { f64::from(weight[column]) } else { 1.0 };
+            let bias = if affine.has_bias() { f64::from(bias[column]) } else { 0.0 };
+            let expected = normalized * weight + bias;
+            let at = || format!("row {i} {column} ({:e}, …): {y:e} in place of {expected:e}", row[0]);
+            if expected.is_nan() {
+                // An infinity spoils its row, and leaves 0 or NaN of the others.
+                if !y.is_nan() {
+                    return Err(at());
+                }
+                continue;
+            }
+            if constant && f64::from(y) != expected {
+                return Err(format!("{}: a constant row gives exactly the bias", at()));
+            }
+            let rounding = f64::from(f32::EPSILON) * ((normalized * weight).abs() + expected.abs());
+            let last = if storage == StorageType::F32 { 0.0 } else { unit_in_the_last_place(storage, expected) };
+            let allowed = error_bound(width) * weight.abs() * scale(normalized) + rounding + last;
+            let error = (f64::from(y) - expected).abs();
+            if error.is_nan() || error > allowed {
+                return Err(format!("{}, {error:e} off where {allowed:e} is allowed", at()));
+            }
+        }
+        let statistics = reference::row_statistics(row, f64::from(eps), unbiased);
+        let exact_rstd = match normalization {
+            Normalization::LayerNorm => statistics.rstd,
+            Normalization::RmsNorm => reference::root_mean_square_rstd(row, f64::from(eps)),
+        };
+        let near = |found: f32, exact: f64, allowed: f64| {
+            (f64::from(found) - exact).abs() <= allowed || found.is_nan() && exact.is_nan()
+        };
+        // What is subnormal may be 0.
+        let is_flushed = exact_rstd < f64::from(f32::MIN_POSITIVE) && rstd[i] == 0.0;
+        if !is_flushed && !near(rstd[i], exact_rstd, common::rstd_bound(width) * exact_rstd) {
+            return Err(format!("rstd of row {i} ({:e}, …): {:e} in place of {exact_rstd:e}", row[0], rstd[i]));
+        }
+        if let Some(mean) = &mean {
+            let spread = if exact_rstd > 0.0 { 1e-6 / exact_rstd } else { 0.0 };
+            if !near(mean[i], statistics.mean, statistics.mean.abs() * 1.2e-7 + spread) {
+                return Err(format!(
+                    "mean of row {i} ({:e}, …): {:e} in place of {:e}",
+                    row[0], mean[i], statistics.mean
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every variant with every plan that can run it.
+fn variants(device: &GpuDevice) -> Vec<(Variant, Plan)> {
+    let mut all = Vec::new();
+    for width in [2, 5, 40, 64, 129, 768, 1000, 4104] {
+        for storage in StorageType::ALL {
+            for normalization in [Normalization::LayerNorm, Normalization::RmsNorm] {
+                for (i, eps) in [0.0, 1e-30, 1e-12, 1e-5, 10.0].into_iter().enumerate() {
+                    let affine = common::AFFINES[i % 3];
+                    let variance = match normalization {
+                        Normalization::LayerNorm if i % 2 == 1 => Variance::Unbiased,
+                        _ => Variance::Biased,
+                    };
+                    let variant = Variant { storage, normalization, affine, variance, eps, width };
+                    let problem = variant.problem(rows(storage, width, 0).len());
+                    let plans = geometries(&problem, device.capabilities());
+                    all.extend(plans.into_iter().map(|plan| (variant, plan)));
+                }
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn rewritten_kernels_keep_their_bounds() {
+    const SEED: u64 = 20_261_124;
+    let (devices, _) = devices();
+    let Some((_, device)) = devices.iter().find(|(name, _)| name == "lavapipe") else {
+        let required = std::env::var("GPU_LAYER_NORM_ADAPTERS").unwrap_or_default();
+        assert!(!required.contains("lavapipe"), "lavapipe is required and was not found");
+        println!("no lavapipe, nothing is tried");
+        return;
+    };
+    let all_of_them = std::env::var("GPU_LAYER_NORM_REWRITINGS").is_ok_and(|value| value == "all");
+    let mut rng = StdRng::seed_from_u64(SEED);
+    let mut all = variants(device);
+    all.shuffle(&mut rng);
+    let limit = if all_of_them { Duration::MAX } else { Duration::from_secs(120) };
+    let (start, mut failures, mut tried) = (Instant::now(), Vec::new(), 0);
+    for (variant, plan) in &all {
+        for _ in 0..if all_of_them { 3 } else { 1 } {
+            let seed = rng.random();
+            tried += 1;
+            if let Err(error) = check(device, variant, plan, seed) {
+                failures.push(format!("{variant:?}, {}, seed {seed}: {error}", plan.geometry()));
+            }
+        }
+        if start.elapsed() > limit || !all_of_them && tried == 160 {
+            break;
+        }
+    }
+    println!("{tried} of {} variants in {:.0} s", all.len(), start.elapsed().as_secs_f64());
+    assert!(tried >= 40, "{tried} variants in {limit:?} are too few");
+    let shown: Vec<_> = failures.sample(&mut rng, 20).cloned().collect();
+    assert!(failures.is_empty(), "{} of {tried} fail:\n{}", failures.len(), shown.join("\n"));
+}
