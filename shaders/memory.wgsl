@@ -7,7 +7,7 @@ const STEP: u32 = select(1u, select(select(1u, 2u, TURNS >= 2u), 4u, TURNS >= 4u
 const EVEN: bool = WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % (LANES * STEP) == 0u;
 
 // Turns that are added up as they come, STEP of them pairwise, before the sum of all takes them in with what that loses.
-const BLOCK: u32 = select(32u, 16u, UNIT == 1u);
+const BLOCK: u32 = select(32u, 8u, UNIT == 1u);
 
 // x · factor − shift of one unit.
 fn memory_difference(span: Span, turn: u32, shift: f32, factor: f32) -> Unit {
@@ -17,13 +17,13 @@ fn memory_difference(span: Span, turn: u32, shift: f32, factor: f32) -> Unit {
 
 // The sums over STEP turns.
 fn step_sums(span: Span, turn: u32, shift: f32, factor: f32) -> Sums {
-    var sums = unit_sums(memory_difference(span, turn, shift, factor));
+    var sums = add_unit(Sums(), memory_difference(span, turn, shift, factor));
     if STEP >= 2u {
-        sums = add(sums, unit_sums(memory_difference(span, turn + 1u, shift, factor)));
+        sums = add_unit(sums, memory_difference(span, turn + 1u, shift, factor));
     }
     if STEP == 4u {
-        let others = unit_sums(memory_difference(span, turn + 2u, shift, factor));
-        sums = add(sums, add(others, unit_sums(memory_difference(span, turn + 3u, shift, factor))));
+        let others = add_unit(Sums(), memory_difference(span, turn + 2u, shift, factor));
+        sums = add(sums, add_unit(others, memory_difference(span, turn + 3u, shift, factor)));
     }
     return sums;
 }
@@ -48,7 +48,7 @@ fn block_sums(span: Span, begin: u32, shift: f32, factor: f32) -> Sums {
 fn memory_sums(span: Span, shift: f32, factor: f32) -> vec2<f32> {
     if TURNS <= BLOCK {
         let sums = block_sums(span, 0u, shift, factor);
-        return span_sum(vec2<f32>(quad_sum(sums.differences), quad_sum(sums.squares)));
+        return span_sums_of(sums_of(sums));
     }
     var total = Total();
     var turn = 0u;
@@ -59,5 +59,5 @@ fn memory_sums(span: Span, shift: f32, factor: f32) -> vec2<f32> {
             break;
         }
     }
-    return span_sum(total_of(total));
+    return span_sums_of(total_of(total));
 }

@@ -10,8 +10,6 @@
 
 // Segments that a lane looks at, one in each turn.
 const MERGE_TURNS: u32 = (SEGMENTS + LANES - 1u) / LANES;
-// Segments that are added up as they come, as in `memory`.
-const MERGE_BLOCK: u32 = 8u;
 // A sum of squares that is out of range, for a segment that was measured in another unit.
 const FOREIGN: f32 = 1.329227995784916e36; // 2^120
 
@@ -54,16 +52,12 @@ fn segment_sums(span: Span, segment: u32, origin: f32, exponent: i32, ordinary: 
 
 // The sums of all segments.
 fn merged_sums(span: Span, origin: f32, exponent: i32, ordinary: bool) -> vec2<f32> {
-    // Quads of which all elements are alike serve for the numbers that they are.
-    var total = Total();
-    for (var block = 0u; block < MERGE_TURNS; block += MERGE_BLOCK) {
-        var sums = vec2<f32>(0.0);
-        for (var turn = block; turn < min(block + MERGE_BLOCK, MERGE_TURNS); turn++) {
-            sums += segment_sums(span, unit_index(span, turn), origin, exponent, ordinary);
-        }
-        total = add_block(total, Sums(Quad(sums.x), Quad(sums.y)));
+    var total = vec3<f32>(0.0);
+    for (var turn = 0u; turn < MERGE_TURNS; turn++) {
+        let sums = segment_sums(span, unit_index(span, turn), origin, exponent, ordinary);
+        total = add_parts(total, vec3<f32>(sums, 0.0));
     }
-    return span_sum(vec2<f32>(quad_first(total.sums.differences), quad_first(total_squares(total))));
+    return span_sums_of(total);
 }
 
 // No exponent is below this.

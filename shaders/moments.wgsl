@@ -30,14 +30,30 @@ fn add_block(total: Total, block: Sums) -> Total {
     return Total(Sums(total.sums.differences + block.differences, squares), total.rest + lost);
 }
 
-// The sum of the squares. What it lost is no number where it is infinite.
-fn total_squares(total: Total) -> Quad {
-    let is_infinite = (bitcast<QuadBits>(total.sums.squares) & QuadBits(EXPONENT_BITS)) == QuadBits(EXPONENT_BITS);
-    return total.sums.squares + select(total.rest, Quad(0.0), is_infinite);
+// What one invocation brings to the sum over all that share a span: the sum of the differences, that of the squares, and what the
+// latter has lost.
+fn total_of(total: Total) -> vec3<f32> {
+    let squares = quad_sum(total.sums.squares);
+    let is_infinite = exponent_of(squares) == 128;
+    return vec3<f32>(quad_sum(total.sums.differences), squares, select(quad_sum(total.rest), 0.0, is_infinite));
 }
 
-fn total_of(total: Total) -> vec2<f32> {
-    return vec2<f32>(quad_sum(total.sums.differences), quad_sum(total_squares(total)));
+fn sums_of(sums: Sums) -> vec3<f32> {
+    return vec3<f32>(quad_sum(sums.differences), quad_sum(sums.squares), 0.0);
+}
+
+// As `add_block`, of what two invocations bring.
+fn add_parts(a: vec3<f32>, b: vec3<f32>) -> vec3<f32> {
+    let squares = kept_scalar(a.y + b.y);
+    let added = kept_scalar(squares - a.y);
+    let old = kept_scalar(squares - added);
+    let lost = kept_scalar(a.y - old) + kept_scalar(b.y - added);
+    return vec3<f32>(a.x + b.x, squares, a.z + b.z + lost);
+}
+
+// The two sums. What the squares lost is no number where their sum is infinite.
+fn sums_of_parts(parts: vec3<f32>) -> vec2<f32> {
+    return vec2<f32>(parts.x, parts.y + select(parts.z, 0.0, exponent_of(parts.y) == 128));
 }
 
 // What a span was measured to be, in the unit 2^−exponent: its elements are multiplied by 2^exponent first, by their bits. The
@@ -83,20 +99,19 @@ fn eps_limit() -> i32 {
     return (100 - exponent_of(params.eps)) / 2;
 }
 
-// 1 − number · root², to far more digits than f32 has, number and root being from 1/2 to 4. Dekker's way ("A floating-point
-// technique for extending the available precision", 1971): numbers are cut into halves of 12 digits, whose products are exact.
-fn residual_of(number: f32, root: f32) -> f32 {
-    let product = kept_scalar(number * root);
+// 1 / √number for a number from 1 to 4, rounded once. inverseSqrt may be off in the last digits; here its upper 12 digits are
+// corrected by a step that takes e = 1 − number · root² into account up to its square. e is found to far more digits than f32 has:
+// numbers are cut into halves of 12 digits, whose products are exact (Dekker, "A floating-point technique for extending the
+// available precision", 1971).
+fn inverse_root(number: f32) -> f32 {
+    let root = upper_digits(inverseSqrt(number));
+    let square = root * root;
+    let square_high = upper_digits(square);
+    let square_low = kept_scalar(square - square_high);
     let number_high = upper_digits(number);
     let number_low = kept_scalar(number - number_high);
-    let root_high = upper_digits(root);
-    let root_low = kept_scalar(root - root_high);
-    let product_high = upper_digits(product);
-    let product_low = kept_scalar(product - product_high);
-    // number · root − product
-    let lost = kept_scalar(number_high * root_high - product) + (number_high * root_low + number_low * root);
-    let lower = product_high * root_low + product_low * root;
-    return kept_scalar(1.0 - product_high * root_high) - (lower + lost * root);
+    let e = kept_scalar(1.0 - number_high * square_high) - (number_high * square_low + number_low * square);
+    return fma(root, kept_scalar(e * fma(0.375, e, 0.5)), root);
 }
 
 // 1 / sqrt(variance + eps), in the moments' unit. A constant row with eps = 0 has none; 0 then makes it the bias. NaN of NaN.
@@ -114,9 +129,7 @@ fn scaling_of(moments: Moments) -> Scaling {
     // In a unit in which it is from 1 to 4, so that no product of Newton's method leaves f32's range, however it is formed.
     let half = exponent_of(bitcast<f32>(bits)) >> 1u;
     let unit = bitcast<f32>(bits - (bitcast<u32>(half) << 24u));
-    // inverseSqrt may be a rough estimate; a step of Newton's method doubles its good bits.
-    let estimate = inverseSqrt(unit);
-    let root = fma(0.5 * estimate, residual_of(unit, estimate), estimate);
+    let root = inverse_root(unit);
     let rstd = bitcast<f32>(bitcast<u32>(root) - (bitcast<u32>(half) << 23u));
     let is_end = (bits < 0x800000u) | (bits == EXPONENT_BITS);
     let is_nan = bits > EXPONENT_BITS;

@@ -9,11 +9,24 @@ use serde_json::{Value, json};
 use super::{Bench, Case, Operation, Pool, Stopwatch, gigabytes_per_second};
 
 /// Widths that are measured unless others are asked for.
-pub const WIDTHS: [usize; 14] =
-    [32, 64, 128, 256, 512, 768, 1024, 2048, 4096, 8192, 16_384, 65_536, 262_144, 1_048_576];
+pub const WIDTHS: [usize; 21] = [
+    32, 64, 128, 256, 512, 768, 1000, 1001, 1024, 2048, 3072, 4096, 5120, 8192, 16_384, 32_768, 50_257, 65_536,
+    131_072, 262_144, 1_048_576,
+];
 /// Rows and widths of what is too small to fill a large device.
-pub const FEW_ROWS: [(usize, usize); 9] =
-    [(1, 768), (4, 768), (16, 768), (1, 3072), (4, 3072), (16, 3072), (1, 65_536), (4, 65_536), (16, 65_536)];
+pub const FEW_ROWS: [(usize, usize); 11] = [
+    (1, 768),
+    (4, 768),
+    (16, 768),
+    (256, 768),
+    (1, 3072),
+    (4, 3072),
+    (16, 3072),
+    (256, 3072),
+    (1, 65_536),
+    (4, 65_536),
+    (16, 65_536),
+];
 
 const USAGE: &str = "  --json FILE           writes the results here too
   --log2-elements N     tensors of 2^N elements; 28 on a GPU, 22 on a processor

@@ -6,7 +6,7 @@
 const HELD_EVEN: bool = WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % LANES == 0u;
 
 // Turns that are added up as they come.
-const HELD_BLOCK: u32 = select(16u, 8u, UNIT == 1u);
+const HELD_BLOCK: u32 = select(16u, 4u, UNIT == 1u);
 
 var<private> held: array<Source, TURNS * SPANS_PER_LANE>;
 
@@ -28,7 +28,7 @@ fn span_shift(span: Span, slot: u32) -> f32 {
     for (var turn = 0u; turn < TURNS; turn++) {
         sum += unit_sum(held_difference(span, slot, turn, origin));
     }
-    return origin + span_sum(vec2<f32>(quad_sum(sum), 0.0)).x / span_count(span);
+    return origin + span_sum(quad_sum(sum)) / span_count(span);
 }
 
 fn span_sums(span: Span, slot: u32, shift: f32) -> vec2<f32> {
@@ -36,16 +36,16 @@ fn span_sums(span: Span, slot: u32, shift: f32) -> vec2<f32> {
     // In blocks, as in `memory`; which turn ends one is known when the loop is unrolled.
     var block = Sums();
     for (var turn = 0u; turn < TURNS; turn++) {
-        block = add(block, unit_sums(held_difference(span, slot, turn, shift)));
+        block = add_unit(block, held_difference(span, slot, turn, shift));
         if turn % HELD_BLOCK == HELD_BLOCK - 1u && turn != TURNS - 1u {
             total = add_block(total, block);
             block = Sums();
         }
     }
     if TURNS <= HELD_BLOCK {
-        return span_sum(vec2<f32>(quad_sum(block.differences), quad_sum(block.squares)));
+        return span_sums_of(sums_of(block));
     }
-    return span_sum(total_of(add_block(total, block)));
+    return span_sums_of(total_of(add_block(total, block)));
 }
 
 // The shift is the mean.

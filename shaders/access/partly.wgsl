@@ -36,17 +36,17 @@ fn span_shift(span: Span, slot: u32) -> f32 {
     for (var turn = 0u; turn < REGISTERS; turn++) {
         sum += unit_sum(unit_difference(source_unit(held[turn]), origin, params.all_bits));
     }
-    return origin + span_sum(vec2<f32>(quad_sum(sum), 0.0)).x / f32(REGISTERS * LANES * UNIT);
+    return origin + span_sum(quad_sum(sum)) / f32(REGISTERS * LANES * UNIT);
 }
 
 fn span_sums(span: Span, slot: u32, shift: f32) -> vec2<f32> {
     var sums = Sums();
     for (var turn = 0u; turn < REGISTERS; turn++) {
-        sums = add(sums, unit_sums(unit_difference(source_unit(held[turn]), shift, params.all_bits)));
+        sums = add_unit(sums, unit_difference(source_unit(held[turn]), shift, params.all_bits));
     }
     for (var turn = REGISTERS; turn < shared_end(); turn++) {
         let unit = source_unit(shared_units[shared_index(span, turn)]);
-        sums = add(sums, unit_sums(unit_difference(unit, shift, params.all_bits)));
+        sums = add_unit(sums, unit_difference(unit, shift, params.all_bits));
     }
     var total = add_block(Total(), sums);
     // In blocks, as in `memory`.
@@ -54,11 +54,11 @@ fn span_sums(span: Span, slot: u32, shift: f32) -> vec2<f32> {
         var block = Sums();
         for (var turn = begin; turn < min(begin + BLOCK, params.turns); turn++) {
             let unit = source_unit(unit_load(span, turn, HELD_EVEN));
-            block = add(block, unit_sums(unit_difference(unit, shift, unit_mask(span, turn, HELD_EVEN))));
+            block = add_unit(block, unit_difference(unit, shift, unit_mask(span, turn, HELD_EVEN)));
         }
         total = add_block(total, block);
     }
-    return span_sum(total_of(total));
+    return span_sums_of(total_of(total));
 }
 
 fn shift_is_off(moments: Moments, share: f32) -> bool {

@@ -1,7 +1,11 @@
 // Reduction over the LANES invocations of a span, LANES = 1: there is nothing to add up. No barrier.
 
-fn span_sum(value: vec2<f32>) -> vec2<f32> {
+fn span_sum(value: f32) -> f32 {
     return value;
+}
+
+fn span_sums_of(parts: vec3<f32>) -> vec2<f32> {
+    return sums_of_parts(parts);
 }
 
 fn span_max(value: u32) -> u32 {

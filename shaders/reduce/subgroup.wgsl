@@ -5,12 +5,20 @@
 // one subgroup, in order (true of every 1-D workgroup seen; a test probes it); the lanes of a subgroup have not parted, which
 // a test of every variant looks at.
 
-fn span_sum(value: vec2<f32>) -> vec2<f32> {
+fn span_sum(value: f32) -> f32 {
     var total = value;
     for (var mask = LANES / 2u; mask > 0u; mask /= 2u) {
         total += subgroupShuffleXor(total, mask);
     }
     return total;
+}
+
+fn span_sums_of(parts: vec3<f32>) -> vec2<f32> {
+    var total = parts;
+    for (var mask = LANES / 2u; mask > 0u; mask /= 2u) {
+        total = add_parts(total, subgroupShuffleXor(total, mask));
+    }
+    return sums_of_parts(total);
 }
 
 fn span_max(value: u32) -> u32 {

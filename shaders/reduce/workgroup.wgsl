@@ -3,26 +3,30 @@
 //
 // Precondition: LANES is a power of two and divides WORKGROUP_SIZE.
 
-var<workgroup> sums: array<vec2<f32>, WORKGROUP_SIZE>;
+var<workgroup> sums: array<vec3<f32>, WORKGROUP_SIZE>;
 var<workgroup> maxima: array<u32, WORKGROUP_SIZE>;
 var<workgroup> votes: atomic<u32>;
 var<workgroup> raised: u32;
 var<private> reduce_index: u32;
 
-fn span_sum(value: vec2<f32>) -> vec2<f32> {
+fn span_sum(value: f32) -> f32 {
+    return span_sums_of(vec3<f32>(value, 0.0, 0.0)).x;
+}
+
+fn span_sums_of(parts: vec3<f32>) -> vec2<f32> {
     let lane_in_span = reduce_index % LANES;
-    sums[reduce_index] = value;
+    sums[reduce_index] = parts;
     workgroupBarrier();
     for (var distance = LANES / 2u; distance > 0u; distance /= 2u) {
         if lane_in_span < distance {
-            sums[reduce_index] += sums[reduce_index + distance];
+            sums[reduce_index] = add_parts(sums[reduce_index], sums[reduce_index + distance]);
         }
         workgroupBarrier();
     }
     let total = sums[reduce_index - lane_in_span];
     // The next reduction writes what this one reads.
     workgroupBarrier();
-    return total;
+    return sums_of_parts(total);
 }
 
 fn span_max(value: u32) -> u32 {

@@ -32,8 +32,9 @@ fn unit_sum(unit: Unit) -> Quad {
     return unit;
 }
 
-fn unit_sums(unit: Unit) -> Sums {
-    return Sums(unit, unit * unit);
+// The sums with one unit more.
+fn add_unit(sums: Sums, unit: Unit) -> Sums {
+    return Sums(sums.differences + unit, fma(unit, unit, sums.squares));
 }
 
 // The bits of the largest magnitude.

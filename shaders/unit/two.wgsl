@@ -35,8 +35,10 @@ fn unit_sum(unit: Unit) -> Quad {
     return unit.low + unit.high;
 }
 
-fn unit_sums(unit: Unit) -> Sums {
-    return Sums(unit.low + unit.high, unit.low * unit.low + unit.high * unit.high);
+// The sums with one unit more.
+fn add_unit(sums: Sums, unit: Unit) -> Sums {
+    let squares = fma(unit.high, unit.high, fma(unit.low, unit.low, sums.squares));
+    return Sums(sums.differences + (unit.low + unit.high), squares);
 }
 
 // The bits of the largest magnitude.

@@ -211,8 +211,8 @@ impl Kernel {
     pub const fn workgroup_storage(&self) -> u32 {
         let reduction = match self.reduction {
             Reduction::Lane | Reduction::Subgroup => 0,
-            Reduction::SubgroupThenWorkgroup => self.workgroup_size() / self.subgroup_size * 20 + 16,
-            Reduction::Workgroup => self.workgroup_size() * 12 + 16,
+            Reduction::SubgroupThenWorkgroup => self.workgroup_size() / self.subgroup_size * 36 + 16,
+            Reduction::Workgroup => self.workgroup_size() * 20 + 16,
         };
         match self.access {
             Access::Partly { shared, .. } => reduction + (shared * self.workgroup_size() + 1) * self.source_bytes(),
