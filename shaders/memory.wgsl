@@ -7,7 +7,7 @@ const STEP: u32 = select(1u, select(select(1u, 2u, TURNS >= 2u), 4u, TURNS >= 4u
 const EVEN: bool = WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % (LANES * STEP) == 0u;
 
 // Turns that are added up as they come, STEP of them pairwise, before the sum of all takes them in with what that loses.
-const BLOCK: u32 = select(32u, 8u, UNIT == 1u);
+const BLOCK: u32 = select(32u, 16u, UNIT == 1u);
 
 // x · factor − shift of one unit.
 fn memory_difference(span: Span, turn: u32, shift: f32, factor: f32) -> Unit {

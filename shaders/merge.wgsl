@@ -52,10 +52,10 @@ fn segment_sums(span: Span, segment: u32, origin: f32, exponent: i32, ordinary: 
 
 // The sums of all segments.
 fn merged_sums(span: Span, origin: f32, exponent: i32, ordinary: bool) -> vec2<f32> {
-    var total = vec3<f32>(0.0);
+    var total = vec4<f32>(0.0);
     for (var turn = 0u; turn < MERGE_TURNS; turn++) {
         let sums = segment_sums(span, unit_index(span, turn), origin, exponent, ordinary);
-        total = add_parts(total, vec3<f32>(sums, 0.0));
+        total = add_parts(total, vec4<f32>(sums, 0.0, 0.0));
     }
     return span_sums_of(total);
 }

@@ -13,47 +13,58 @@ fn add(a: Sums, b: Sums) -> Sums {
     return Sums(a.differences + b.differences, a.squares + b.squares);
 }
 
-// A sum of many blocks, with what its squares lost to rounding: next to the square of an outlier all the others may be lost. The
-// errors are Knuth's ("The Art of Computer Programming", volume 2, 4.2.2): each difference is kept as it is, so that a compiler
-// cannot find that they cancel.
+// The sums of many blocks, with what they lost to rounding: next to the square of an outlier all the others may be lost, and equal
+// numbers are rounded alike. The errors are Knuth's ("The Art of Computer Programming", volume 2, 4.2.2): each difference is kept
+// as it is, so that a compiler cannot find that they cancel.
 struct Total {
     sums: Sums,
-    rest: Quad,
+    lost: Sums,
+}
+
+// What a sum of two numbers loses.
+fn loss(a: Quad, b: Quad, sum: Quad) -> Quad {
+    let added = kept(sum - a, params.all_bits);
+    let old = kept(sum - added, params.all_bits);
+    return kept(a - old, params.all_bits) + kept(b - added, params.all_bits);
 }
 
 fn add_block(total: Total, block: Sums) -> Total {
-    let before = total.sums.squares;
-    let squares = kept(before + block.squares, params.all_bits);
-    let added = kept(squares - before, params.all_bits);
-    let old = kept(squares - added, params.all_bits);
-    let lost = kept(before - old, params.all_bits) + kept(block.squares - added, params.all_bits);
-    return Total(Sums(total.sums.differences + block.differences, squares), total.rest + lost);
+    let differences = kept(total.sums.differences + block.differences, params.all_bits);
+    let squares = kept(total.sums.squares + block.squares, params.all_bits);
+    let lost_differences = loss(total.sums.differences, block.differences, differences);
+    let lost_squares = loss(total.sums.squares, block.squares, squares);
+    let lost = Sums(total.lost.differences + lost_differences, total.lost.squares + lost_squares);
+    return Total(Sums(differences, squares), lost);
 }
 
-// What one invocation brings to the sum over all that share a span: the sum of the differences, that of the squares, and what the
-// latter has lost.
-fn total_of(total: Total) -> vec3<f32> {
-    let squares = quad_sum(total.sums.squares);
-    let is_infinite = exponent_of(squares) == 128;
-    return vec3<f32>(quad_sum(total.sums.differences), squares, select(quad_sum(total.rest), 0.0, is_infinite));
+// What one invocation brings to the sums over all that share a span: the sums of the differences and of the squares, and what
+// they lost.
+fn total_of(total: Total) -> vec4<f32> {
+    let lost = vec2<f32>(quad_sum(total.lost.differences), quad_sum(total.lost.squares));
+    return vec4<f32>(quad_sum(total.sums.differences), quad_sum(total.sums.squares), lost);
 }
 
-fn sums_of(sums: Sums) -> vec3<f32> {
-    return vec3<f32>(quad_sum(sums.differences), quad_sum(sums.squares), 0.0);
+fn sums_of(sums: Sums) -> vec4<f32> {
+    return vec4<f32>(quad_sum(sums.differences), quad_sum(sums.squares), 0.0, 0.0);
+}
+
+fn kept_pair(value: vec2<f32>) -> vec2<f32> {
+    return bitcast<vec2<f32>>(bitcast<vec2<u32>>(value) & vec2<u32>(params.all_bits));
 }
 
 // As `add_block`, of what two invocations bring.
-fn add_parts(a: vec3<f32>, b: vec3<f32>) -> vec3<f32> {
-    let squares = kept_scalar(a.y + b.y);
-    let added = kept_scalar(squares - a.y);
-    let old = kept_scalar(squares - added);
-    let lost = kept_scalar(a.y - old) + kept_scalar(b.y - added);
-    return vec3<f32>(a.x + b.x, squares, a.z + b.z + lost);
+fn add_parts(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+    let sums = kept_pair(a.xy + b.xy);
+    let added = kept_pair(sums - a.xy);
+    let old = kept_pair(sums - added);
+    let lost = kept_pair(a.xy - old) + kept_pair(b.xy - added);
+    return vec4<f32>(sums, a.zw + b.zw + lost);
 }
 
-// The two sums. What the squares lost is no number where their sum is infinite.
-fn sums_of_parts(parts: vec3<f32>) -> vec2<f32> {
-    return vec2<f32>(parts.x, parts.y + select(parts.z, 0.0, exponent_of(parts.y) == 128));
+// The two sums. What one lost is no number where it is infinite.
+fn sums_of_parts(parts: vec4<f32>) -> vec2<f32> {
+    let exponents = bitcast<vec2<u32>>(parts.xy) & vec2<u32>(EXPONENT_BITS);
+    return parts.xy + select(parts.zw, vec2<f32>(0.0), exponents == vec2<u32>(EXPONENT_BITS));
 }
 
 // What a span was measured to be, in the unit 2^−exponent: its elements are multiplied by 2^exponent first, by their bits. The

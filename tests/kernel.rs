@@ -154,14 +154,14 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
         assert!(kernel.bindings().len() as u32 - 1 <= capabilities.max_storage_buffers);
         assert!(!kernel.uses_subgroups() || capabilities.subgroups.is_some());
         // All loops of an invocation together stay below what llvmpipe lets run. A span is measured three times, four turns at
-        // once where it is read again anyway, in blocks of 8, looked through twice, and normalized once; a merge has
+        // once where it is read again anyway, in blocks of 16, looked through twice, and normalized once; a merge has
         // six loops over the segments.
         let (turns, spans) = (kernel.turns(), kernel.spans_per_lane);
         let step = if kernel.access == Access::Reread { 4 } else { 1 };
         let merged = if kernel.segments() > 1 { kernel.segments().div_ceil(kernel.lanes) } else { 0 };
         let all = match kernel.entry {
             kernel::Entry::Merge => turns + 6 * merged,
-            _ => spans * (3 * (turns.div_ceil(step) + turns.div_ceil(8)) + 3 * turns),
+            _ => spans * (3 * (turns.div_ceil(step) + turns.div_ceil(16)) + 3 * turns),
         };
         assert!(all < 65_534, "{all} turns in {}", kernel.label());
         assert!(turns * spans <= MAX_TURNS);

@@ -224,9 +224,9 @@ fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Resul
         let near = |found: f32, exact: f64, allowed: f64| {
             (f64::from(found) - exact).abs() <= allowed || found.is_nan() && exact.is_nan()
         };
-        // What is subnormal may be 0.
+        // What is subnormal may be 0. Twice the bound: a sum that is not fused, and each that is cut, rounds once more.
         let is_flushed = exact_rstd < f64::from(f32::MIN_POSITIVE) && rstd[i] == 0.0;
-        if !is_flushed && !near(rstd[i], exact_rstd, common::rstd_bound(width) * exact_rstd) {
+        if !is_flushed && !near(rstd[i], exact_rstd, 2.0 * common::rstd_bound(width) * exact_rstd) {
             return Err(format!("rstd of row {i} ({:e}, …): {:e} in place of {exact_rstd:e}", row[0], rstd[i]));
         }
         if let Some(mean) = &mean {

@@ -13,7 +13,7 @@ fn span_sum(value: f32) -> f32 {
     return total;
 }
 
-fn span_sums_of(parts: vec3<f32>) -> vec2<f32> {
+fn span_sums_of(parts: vec4<f32>) -> vec2<f32> {
     var total = parts;
     for (var mask = LANES / 2u; mask > 0u; mask /= 2u) {
         total = add_parts(total, subgroupShuffleXor(total, mask));

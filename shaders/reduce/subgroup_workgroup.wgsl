@@ -8,14 +8,14 @@
 const SLOTS: u32 = WORKGROUP_SIZE / SUBGROUP_SIZE;
 
 // Two banks, used in turn: when a bank is written again, a barrier has passed since it was read.
-var<workgroup> slots: array<vec3<f32>, 2u * SLOTS>;
+var<workgroup> slots: array<vec4<f32>, 2u * SLOTS>;
 var<workgroup> slot_maxima: array<u32, SLOTS>;
 var<workgroup> raised: u32;
 var<private> bank: u32;
 var<private> reduce_index: u32;
 
 // Over SUBGROUP_SIZE invocations.
-fn group_sums(parts: vec3<f32>) -> vec3<f32> {
+fn group_sums(parts: vec4<f32>) -> vec4<f32> {
     var total = parts;
     for (var mask = SUBGROUP_SIZE / 2u; mask > 0u; mask /= 2u) {
         total = add_parts(total, subgroupShuffleXor(total, mask));
@@ -23,7 +23,7 @@ fn group_sums(parts: vec3<f32>) -> vec3<f32> {
     return total;
 }
 
-fn span_sums_of(parts: vec3<f32>) -> vec2<f32> {
+fn span_sums_of(parts: vec4<f32>) -> vec2<f32> {
     let part = group_sums(parts);
     let group_lane = reduce_index % SUBGROUP_SIZE;
     if group_lane == 0u {
@@ -31,17 +31,17 @@ fn span_sums_of(parts: vec3<f32>) -> vec2<f32> {
     }
     workgroupBarrier();
     // Every SUBGROUP_SIZE invocations add up all slots, and come to the same bits.
-    var total = vec3<f32>(0.0);
+    var total = vec4<f32>(0.0);
     for (var first = 0u; first < SLOTS; first += SUBGROUP_SIZE) {
         let slot = slots[bank + min(first + group_lane, SLOTS - 1u)];
-        total = add_parts(total, select(vec3<f32>(0.0), slot, first + group_lane < SLOTS));
+        total = add_parts(total, select(vec4<f32>(0.0), slot, first + group_lane < SLOTS));
     }
     bank = SLOTS - bank;
     return sums_of_parts(group_sums(total));
 }
 
 fn span_sum(value: f32) -> f32 {
-    return span_sums_of(vec3<f32>(value, 0.0, 0.0)).x;
+    return span_sums_of(vec4<f32>(value, 0.0, 0.0, 0.0)).x;
 }
 
 fn span_max(value: u32) -> u32 {

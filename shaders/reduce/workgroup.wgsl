@@ -3,17 +3,17 @@
 //
 // Precondition: LANES is a power of two and divides WORKGROUP_SIZE.
 
-var<workgroup> sums: array<vec3<f32>, WORKGROUP_SIZE>;
+var<workgroup> sums: array<vec4<f32>, WORKGROUP_SIZE>;
 var<workgroup> maxima: array<u32, WORKGROUP_SIZE>;
 var<workgroup> votes: atomic<u32>;
 var<workgroup> raised: u32;
 var<private> reduce_index: u32;
 
 fn span_sum(value: f32) -> f32 {
-    return span_sums_of(vec3<f32>(value, 0.0, 0.0)).x;
+    return span_sums_of(vec4<f32>(value, 0.0, 0.0, 0.0)).x;
 }
 
-fn span_sums_of(parts: vec3<f32>) -> vec2<f32> {
+fn span_sums_of(parts: vec4<f32>) -> vec2<f32> {
     let lane_in_span = reduce_index % LANES;
     sums[reduce_index] = parts;
     workgroupBarrier();

@@ -276,7 +276,7 @@ pub fn scale(normalized: f64) -> f64 {
 
 /// The largest relative error allowed in rstd.
 pub fn rstd_bound(width: usize) -> f64 {
-    error_bound(width) / 5.0
+    error_bound(width) / 4.0
 }
 
 /// Every geometry worth running on a device: each access, each reduction that the device has, rows whole and split.
