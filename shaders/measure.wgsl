@@ -2,7 +2,8 @@
 
 fn span_moments(span: Span, slot: u32) -> Moments {
     span_read(span, slot);
-    let shift = shift_of(span, slot);
+    // The same number wherever it is used, however it came about.
+    let shift = kept_scalar(shift_of(span, slot));
     let sums = span_sums(span, slot, shift);
     return Moments(shift, sums.x, sums.y, 0);
 }

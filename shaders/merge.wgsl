@@ -86,7 +86,7 @@ fn merge_again(span: Span) -> Moments {
     let exponent = select(min(small + clamp(-spread, 0, 24), limit), 0, spread == NO_EXPONENT);
     let origin = in_unit(first, exponent).shift;
     let about_first = merged_sums(span, origin, exponent, false);
-    let shift = shift_again(origin, about_first.x * params.mean_share);
+    let shift = kept_scalar(shift_again(origin, about_first.x * params.mean_share));
     let sums = merged_sums(span, shift, exponent, false);
     return Moments(shift, sums.x, sums.y, exponent);
 }

@@ -40,7 +40,7 @@ fn measure_again(span: Span) -> Moments {
     var shift = scaled(origin, exponent);
     var sums = vec2<f32>(0.0);
     for (var round = 0u; round < 2u; round++) {
-        shift = shift_again(shift, sums.x / span_count(span));
+        shift = kept_scalar(shift_again(shift, sums.x / span_count(span)));
         sums = memory_sums(span, shift, factor);
     }
     let squares = select(sums.y, bitcast<f32>(squares_of_no_number(first_largest)), first_largest >= EXPONENT_BITS);

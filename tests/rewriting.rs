@@ -75,7 +75,7 @@ fn run(device: &GpuDevice, plan: &Plan, seed: u64, tensors: &mut [(Role, Vec<u8>
 fn rewritten(kernel: &Kernel, seed: u64) -> naga::Module {
     let wgsl = kernel.wgsl();
     let module = naga::front::wgsl::parse_str(&wgsl).unwrap_or_else(|error| panic!("{}", error.emit_to_string(&wgsl)));
-    rewrite::rewrite(&module, seed)
+    rewrite::rewrite(&rewrite::inline(&module), rewrite::Rewriting::ALL, seed)
 }
 
 fn to_bytes(storage: StorageType, values: &[f32]) -> Vec<u8> {

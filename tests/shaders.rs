@@ -315,7 +315,7 @@ fn lanes_that_may_be_apart_in_a_subgroup_operation_are_found() {
 fn rewritten_modules_are_valid_and_differ() {
     for kernel in all_kernels().iter().take(200) {
         let (module, _) = parse(kernel);
-        let rewritten = rewrite::rewrite(&module, 1);
+        let rewritten = rewrite::rewrite(&rewrite::inline(&module), rewrite::Rewriting::ALL, 1);
         let capabilities = NagaCapabilities::SUBGROUP | NagaCapabilities::SHADER_FLOAT16_IN_FLOAT32;
         Validator::new(ValidationFlags::all(), capabilities)
             .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
@@ -326,4 +326,10 @@ fn rewritten_modules_are_valid_and_differ() {
             |module: &naga::Module| module.functions.iter().map(|(_, it)| it.expressions.len()).sum::<usize>();
         assert!(expressions(&rewritten) > expressions(&module), "{}", kernel.label());
     }
+}
+
+#[test]
+fn the_tools_of_these_tests_do_what_they_should() {
+    convergence::self_test();
+    rewrite::self_test();
 }

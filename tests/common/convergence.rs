@@ -1,117 +1,225 @@
-//! Whether the lanes of a subgroup surely meet before each subgroup operation, by naga's IR.
+//! Whether the lanes of a subgroup surely stand together at each subgroup operation, by naga's IR.
 //!
-//! GPUs run lanes apart where they take different ways, and nothing in WGSL or SPIR-V says for sure that they meet again: so a
+//! GPUs run lanes apart where they take different ways, and nothing in WGSL or SPIR-V says for sure that they meet again. So a
 //! subgroup operation may neither lie within nor follow control flow that differs from lane to lane, unless a barrier has
-//! brought the lanes together since.
+//! brought the lanes together since, and all of them came to it.
+//!
+//! Calls are followed with what is known of their arguments. What variables hold is a matter of the whole program, not of a
+//! place in it: one that differs from lane to lane anywhere does so everywhere. Variables of a function are looked at for each
+//! way that leads to it through calls.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use naga::{
-    AddressSpace, Binding, Block, BuiltIn, CollectiveOperation, Expression, Function, GatherMode, Handle, Module, Span,
-    Statement, StorageAccess,
+    AddressSpace, Binding, Block, BuiltIn, CollectiveOperation, EntryPoint, Expression, Function, GatherMode,
+    GlobalVariable, Handle, LocalVariable, Module, Span, Statement, StorageAccess, TypeInner,
 };
 
-/// Says where lanes may be apart in a subgroup operation, if they may.
+/// Says where lanes may be apart in a subgroup operation, or not all come to a barrier, if that may be in any entry point.
 pub fn check(module: &Module, source: &str) -> Result<(), String> {
-    let mut analysis = Analysis { module, source, varying: HashSet::new(), locals: HashSet::new(), problem: None };
-    let entry = &module.entry_points[0].function;
-    let arguments: Vec<bool> = entry
+    module.entry_points.iter().try_for_each(|entry| check_entry(module, source, entry))
+}
+
+fn check_entry(module: &Module, source: &str, entry: &EntryPoint) -> Result<(), String> {
+    let mut analysis = Analysis { module, source, varying: HashSet::new(), paths: HashMap::new(), problem: None };
+    let arguments: Vec<Argument> = entry
+        .function
         .arguments
         .iter()
         .map(|argument| {
-            !matches!(
-                argument.binding,
-                Some(Binding::BuiltIn(BuiltIn::WorkGroupId | BuiltIn::NumWorkGroups | BuiltIn::SubgroupSize))
-            )
+            let varies = match &argument.binding {
+                Some(binding) => !is_uniform(binding),
+                None => match &module.types[argument.ty].inner {
+                    TypeInner::Struct { members, .. } => {
+                        !members.iter().all(|member| member.binding.as_ref().is_some_and(is_uniform))
+                    }
+                    _ => true,
+                },
+            };
+            Argument { varies, root: None }
         })
         .collect();
-    // What variables hold may come from a statement further down: until nothing new turns up.
+    // What a variable holds may come from a statement further down: until nothing new turns up.
     loop {
-        let known = (analysis.varying.len(), analysis.locals.len());
+        let known = analysis.varying.len();
         analysis.problem = None;
-        analysis.function(entry, None, &arguments, Flow::default(), None);
-        if known == (analysis.varying.len(), analysis.locals.len()) {
-            break;
+        analysis.call(&entry.function, &entry.name, 0, &arguments, Flow::default(), None);
+        if known == analysis.varying.len() {
+            return analysis.problem.map_or(Ok(()), Err);
         }
     }
-    analysis.problem.map_or(Ok(()), Err)
 }
 
-/// Where lanes stand; each with the reason.
-#[derive(Clone, Default)]
+fn is_uniform(binding: &Binding) -> bool {
+    matches!(
+        binding,
+        Binding::BuiltIn(
+            BuiltIn::WorkGroupId
+                | BuiltIn::WorkGroupSize
+                | BuiltIn::NumWorkGroups
+                | BuiltIn::NumSubgroups
+                | BuiltIn::SubgroupSize
+        )
+    )
+}
+
+/// A way through calls that leads to a function; that of the entry point is 0.
+type Path = usize;
+
+/// A variable that invocations have of their own.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum Variable {
+    Private(Handle<GlobalVariable>),
+    Local(Path, Handle<LocalVariable>),
+}
+
+/// What a function is given.
+#[derive(Clone, Copy, Debug)]
+struct Argument {
+    /// The value differs from lane to lane, or the place within a variable that it points to.
+    varies: bool,
+    /// The variable that it points to.
+    root: Option<Variable>,
+}
+
+/// Where the lanes stand that come to a place.
+#[derive(Clone, Debug, Default)]
 struct Flow {
-    /// They took different ways and may not have met again.
+    /// Why they may be apart.
     parted: Option<String>,
-    /// Some have left the loop or the function at hand.
-    left: Option<String>,
-    /// Some have left the function at hand.
-    returned: Option<String>,
 }
 
-impl Flow {
-    fn or(self, other: Self) -> Self {
-        Self {
-            parted: self.parted.or(other.parted),
-            left: self.left.or(other.left),
-            returned: self.returned.or(other.returned),
-        }
+/// Where the lanes stand that come from here or from there; none if nobody comes.
+fn merged(a: Option<Flow>, b: Option<Flow>) -> Option<Flow> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(Flow { parted: a.parted.or(b.parted) }),
+        (a, b) => a.or(b),
+    }
+}
+
+/// A loop or a switch around the statement at hand.
+struct Scope {
+    is_loop: bool,
+    /// Where those stand that have left it.
+    exits: Option<Flow>,
+    /// Where those stand that have gone on to the continuing block.
+    continues: Option<Flow>,
+    /// Why only some have left it.
+    left: Option<String>,
+    /// Why only some have gone on to the continuing block.
+    skipped: Option<String>,
+}
+
+impl Scope {
+    fn new(is_loop: bool) -> Self {
+        Self { is_loop, exits: None, continues: None, left: None, skipped: None }
+    }
+}
+
+/// A function at one of its calls.
+struct Frame<'f> {
+    function: &'f Function,
+    name: &'f str,
+    path: Path,
+    arguments: &'f [Argument],
+    /// Results of calls and the like that differ from lane to lane.
+    results: HashSet<Handle<Expression>>,
+    scopes: Vec<Scope>,
+    /// Where those stand that have returned.
+    exits: Option<Flow>,
+    /// Why only some have returned.
+    returned: Option<String>,
+    returns_varying: bool,
+    /// Why the call lies in control flow that differs from lane to lane.
+    around: Option<&'f str>,
+}
+
+impl Frame<'_> {
+    /// Why not all lanes come to the statement at hand: it lies in a branch that they take differently, or some have left.
+    fn partial(&self, within: Option<&str>) -> Option<String> {
+        let scopes = self.scopes.iter().rev().flat_map(|scope| [&scope.left, &scope.skipped]);
+        let left = scopes.chain([&self.returned]).flatten().next().map(String::as_str);
+        within.or(left).or(self.around).map(str::to_owned)
     }
 }
 
 struct Analysis<'a> {
     module: &'a Module,
     source: &'a str,
-    /// Private variables that differ from lane to lane.
-    varying: HashSet<Handle<naga::GlobalVariable>>,
-    /// Those of functions, by function; the entry point is none.
-    locals: HashSet<(Option<Handle<Function>>, Handle<naga::LocalVariable>)>,
+    /// The variables that differ from lane to lane.
+    varying: HashSet<Variable>,
+    /// The paths by those that they go on from, and where the statement that calls lies in memory.
+    paths: HashMap<(Path, usize), Path>,
     problem: Option<String>,
 }
 
-/// A function at one of its calls.
-struct Frame<'a> {
-    function: &'a Function,
-    handle: Option<Handle<Function>>,
-    arguments: &'a [bool],
-    /// By expression, for results of calls and the like.
-    results: HashSet<Handle<Expression>>,
-    returns_varying: bool,
-}
+impl Analysis<'_> {
+    /// The line where something lies, in words.
+    fn place(&self, span: Span) -> String {
+        let before = span.to_range().and_then(|range| self.source.get(..range.start));
+        let Some(before) = before else { return "an unknown line".to_owned() };
+        let number = before.matches('\n').count();
+        let text = self.source.lines().nth(number).unwrap_or_default().trim();
+        format!("line {}, `{text}`", number + 1)
+    }
 
-impl<'a> Analysis<'a> {
-    fn refuse(&mut self, what: &str, why: &str, span: Span) {
+    fn refuse(&mut self, what: &str, frame: &Frame<'_>, span: Span, why: &str) {
         if self.problem.is_none() {
-            let line = span.location(self.source).line_number;
-            let text = self.source.lines().nth(line as usize - 1).unwrap_or_default().trim();
-            self.problem = Some(format!("{what} (line {line}: `{text}`): {why}"));
+            self.problem = Some(format!("{what} in {}, {}: {why}", frame.name, self.place(span)));
         }
     }
 
-    fn at(&self, span: Span) -> String {
-        let line = span.location(self.source).line_number;
-        format!("line {line}: `{}`", self.source.lines().nth(line as usize - 1).unwrap_or_default().trim())
+    /// Why lanes part at a condition, if they do. The span is that of the statement.
+    fn parts(&self, frame: &Frame<'_>, condition: Handle<Expression>, span: Span) -> Option<String> {
+        if !self.varies(frame, condition) {
+            return None;
+        }
+        let own = frame.function.expressions.get_span(condition);
+        let place = self.place(if own.is_defined() { own } else { span });
+        Some(format!("lanes part in {} at {place}", frame.name))
     }
 
-    /// Where lanes stand afterwards, and whether the result differs from lane to lane. `within` says why the call itself is in
-    /// control flow that does.
-    fn function(
+    /// Where lanes stand afterwards, and whether the result differs from lane to lane.
+    fn call(
         &mut self,
-        function: &'a Function,
-        handle: Option<Handle<Function>>,
-        arguments: &[bool],
+        function: &Function,
+        name: &str,
+        path: Path,
+        arguments: &[Argument],
         flow: Flow,
-        within: Option<&str>,
-    ) -> (Flow, bool) {
-        let mut frame = Frame { function, handle, arguments, results: HashSet::new(), returns_varying: false };
-        let before = Flow { parted: flow.parted, ..Flow::default() };
-        let mut after = self.block(&mut frame, &function.body, before, within);
-        let returned = after.returned.take();
-        (Flow { parted: after.parted.or(returned), ..Flow::default() }, frame.returns_varying)
+        around: Option<&str>,
+    ) -> (Option<Flow>, bool) {
+        let mut frame = Frame {
+            function,
+            name,
+            path,
+            arguments,
+            results: HashSet::new(),
+            scopes: Vec::new(),
+            exits: None,
+            returned: None,
+            returns_varying: false,
+            around,
+        };
+        let end = self.block(&mut frame, &function.body, Some(flow), None);
+        let mut after = merged(end, frame.exits.take());
+        if let Some(after) = &mut after {
+            after.parted = after.parted.take().or(frame.returned.take());
+        }
+        (after, frame.returns_varying)
     }
 
-    fn block(&mut self, frame: &mut Frame<'_>, block: &Block, mut flow: Flow, within: Option<&str>) -> Flow {
-        for (statement, &span) in block.span_iter() {
-            flow = self.statement(frame, statement, span, flow, within);
+    /// `within` says why the block lies in control flow that differs from lane to lane, within the function.
+    fn block(
+        &mut self,
+        frame: &mut Frame<'_>,
+        block: &Block,
+        mut flow: Option<Flow>,
+        within: Option<&str>,
+    ) -> Option<Flow> {
+        for (statement, span) in block.span_iter() {
+            // Nothing that follows is ever run.
+            flow = Some(self.statement(frame, statement, *span, flow?, within)?);
         }
         flow
     }
@@ -123,173 +231,348 @@ impl<'a> Analysis<'a> {
         span: Span,
         mut flow: Flow,
         within: Option<&str>,
-    ) -> Flow {
+    ) -> Option<Flow> {
         match statement {
-            Statement::Block(block) => return self.block(frame, block, flow, within),
+            Statement::Block(block) => return self.block(frame, block, Some(flow), within),
             Statement::If { condition, accept, reject } => {
-                if self.differs(frame, *condition) {
-                    let why = format!("lanes part at {}", self.at(span));
-                    let inside = Some(why.as_str());
-                    let a = self.block(frame, accept, flow.clone(), inside);
-                    let b = self.block(frame, reject, flow, inside);
-                    let mut after = a.or(b);
-                    after.parted.get_or_insert(why);
-                    return after;
-                }
-                let a = self.block(frame, accept, flow.clone(), within);
-                return a.or(self.block(frame, reject, flow, within));
+                let why = self.parts(frame, *condition, span);
+                let inside = why.as_deref().or(within);
+                let a = self.block(frame, accept, Some(flow.clone()), inside);
+                let b = self.block(frame, reject, Some(flow), inside);
+                let mut after = merged(a, b)?;
+                after.parted = after.parted.or(why);
+                return Some(after);
             }
             Statement::Switch { selector, cases } => {
-                let why = self.differs(frame, *selector).then(|| format!("lanes part at {}", self.at(span)));
-                let mut after = flow.clone();
+                let why = self.parts(frame, *selector, span);
+                let inside = why.as_deref().or(within);
+                frame.scopes.push(Scope::new(false));
+                let (mut last, mut after): (Option<Flow>, Option<Flow>) = (None, None);
+                let mut left: Option<String> = None;
                 for case in cases {
-                    after = after.or(self.block(frame, &case.body, flow.clone(), why.as_deref().or(within)));
+                    let begin = merged(Some(flow.clone()), last.take());
+                    let end = self.block(frame, &case.body, begin, inside);
+                    if case.fall_through {
+                        last = end;
+                    } else {
+                        after = merged(after, end);
+                    }
+                    // Who leaves one case is not missed in the next one.
+                    let scope = frame.scopes.last_mut().expect("the switch");
+                    left = left.or(scope.left.take());
                 }
-                after.parted = after.parted.or(why);
-                return after;
+                let scope = frame.scopes.pop().expect("the switch");
+                let mut after = merged(merged(after, last), scope.exits)?;
+                after.parted = after.parted.or(why).or(left);
+                return Some(after);
             }
             Statement::Loop { body, continuing, break_if } => {
-                // What the end of the body leaves is where its second turn begins.
-                let outer = flow.left.take();
+                frame.scopes.push(Scope::new(true));
+                let mut begin = Some(flow);
+                // Where the first turn ends is where the second one begins.
                 for _ in 0..2 {
-                    flow = self.block(frame, body, flow, within);
-                    flow = self.block(frame, continuing, flow, within);
-                    if break_if.is_some_and(|it| self.differs(frame, it)) {
-                        flow.left.get_or_insert(format!("lanes leave the loop at {}", self.at(span)));
+                    let end = self.block(frame, body, begin.clone(), within);
+                    let scope = frame.scopes.last_mut().expect("the loop");
+                    // Lanes that skipped the rest of the body come to the continuing block too.
+                    let skipped = scope.skipped.take();
+                    let mut middle = merged(end, scope.continues.take());
+                    if let Some(middle) = &mut middle {
+                        middle.parted = middle.parted.take().or(skipped);
                     }
+                    let end = self.block(frame, continuing, middle, within);
+                    if let Some(condition) = *break_if {
+                        let why = self.parts(frame, condition, span);
+                        let scope = frame.scopes.last_mut().expect("the loop");
+                        scope.exits = merged(scope.exits.take(), end.clone());
+                        scope.left = scope.left.take().or(why);
+                    }
+                    begin = merged(begin, end);
                 }
-                flow.parted = flow.parted.or(flow.left.take());
-                flow.left = outer.or(flow.returned.clone());
+                let scope = frame.scopes.pop().expect("the loop");
+                let mut after = scope.exits?;
+                after.parted = after.parted.or(scope.left);
+                return Some(after);
             }
-            Statement::Break | Statement::Continue => {
-                if let Some(why) = within {
-                    flow.left.get_or_insert(why.to_owned());
-                }
+            Statement::Break => {
+                let why = frame.partial(within);
+                let scope = frame.scopes.last_mut().expect("a loop or a switch");
+                scope.exits = merged(scope.exits.take(), Some(flow));
+                scope.left = scope.left.take().or(why);
+                return None;
+            }
+            Statement::Continue => {
+                let why = frame.partial(within);
+                let scope = frame.scopes.iter_mut().rev().find(|scope| scope.is_loop).expect("a loop");
+                scope.continues = merged(scope.continues.take(), Some(flow));
+                scope.skipped = scope.skipped.take().or(why);
+                return None;
             }
             Statement::Return { value } => {
-                if value.is_some_and(|value| self.differs(frame, value)) || within.is_some() {
-                    frame.returns_varying = true;
-                }
-                if let Some(why) = within {
-                    flow.left.get_or_insert(why.to_owned());
-                    flow.returned.get_or_insert(why.to_owned());
-                }
+                let why = frame.partial(within);
+                // Of lanes that return at different places, each place may give another value.
+                frame.returns_varying |= why.is_some() || value.is_some_and(|value| self.varies(frame, value));
+                frame.exits = merged(frame.exits.take(), Some(flow));
+                frame.returned = frame.returned.take().or(why);
+                return None;
             }
-            Statement::ControlBarrier(_) => flow = self.barrier(span, flow, within),
-            Statement::WorkGroupUniformLoad { .. } => flow = self.barrier(span, flow, within),
+            Statement::Kill => return None,
+            Statement::ControlBarrier(_) | Statement::WorkGroupUniformLoad { .. } => {
+                if let Some(why) = frame.partial(within) {
+                    self.refuse("not all lanes may come to a barrier", frame, span, &why);
+                }
+                flow.parted = None;
+            }
             Statement::Store { pointer, value } => {
-                let differs = self.differs(frame, *value) || self.differs(frame, *pointer) || within.is_some();
-                if differs {
+                let is_partial = frame.partial(within).is_some();
+                if is_partial || self.varies(frame, *value) || self.place_varies(frame, *pointer) {
                     self.mark(frame, *pointer);
                 }
             }
-            Statement::Atomic { result, .. } => frame.results.extend(result),
             Statement::Call { function, arguments, result } => {
-                let differ: Vec<bool> = arguments.iter().map(|&it| self.differs(frame, it)).collect();
-                for &argument in arguments {
-                    // A callee may write to what it is given a pointer to.
-                    if self.is_pointer(frame, argument) {
-                        self.mark(frame, argument);
-                    }
-                }
-                let parted = flow.parted.take();
-                let (after, differs) = self.function(
-                    &self.module.functions[*function],
-                    Some(*function),
-                    &differ,
-                    Flow { parted, ..Flow::default() },
-                    within,
-                );
-                flow.parted = after.parted;
-                if let Some(result) = result.filter(|_| differs) {
+                let key = (frame.path, std::ptr::from_ref(statement) as usize);
+                let next = self.paths.len() + 1;
+                let path = *self.paths.entry(key).or_insert(next);
+                let given: Vec<Argument> = arguments.iter().map(|&it| self.argument(frame, it)).collect();
+                let around = frame.partial(within);
+                let callee = &self.module.functions[*function];
+                let name = callee.name.as_deref().unwrap_or("a function without a name");
+                let (after, varies) = self.call(callee, name, path, &given, flow, around.as_deref());
+                if let Some(result) = result.filter(|_| varies) {
                     frame.results.insert(result);
                 }
+                return after;
             }
-            Statement::SubgroupBallot { .. } => self.together(span, &flow, within),
+            Statement::SubgroupBallot { .. } => self.together(frame, span, &flow, within),
+            Statement::SubgroupGather { mode, result, .. } => {
+                self.together(frame, span, &flow, within);
+                if !matches!(mode, GatherMode::BroadcastFirst | GatherMode::Broadcast(_)) {
+                    frame.results.insert(*result);
+                }
+            }
             Statement::SubgroupCollectiveOperation { collective_op, result, .. } => {
-                self.together(span, &flow, within);
+                self.together(frame, span, &flow, within);
                 if *collective_op != CollectiveOperation::Reduce {
                     frame.results.insert(*result);
                 }
             }
-            Statement::SubgroupGather { mode, result, .. } => {
-                self.together(span, &flow, within);
-                if !matches!(mode, GatherMode::Broadcast(_) | GatherMode::BroadcastFirst) {
-                    frame.results.insert(*result);
-                }
+            Statement::Emit(_) | Statement::MemoryBarrier(_) | Statement::Atomic { .. } => {}
+            other => self.refuse("a statement that this check does not know", frame, span, &format!("{other:?}")),
+        }
+        Some(flow)
+    }
+
+    fn together(&mut self, frame: &Frame<'_>, span: Span, flow: &Flow, within: Option<&str>) {
+        if let Some(why) = frame.partial(within) {
+            self.refuse("not all lanes may come to a subgroup operation", frame, span, &why);
+        } else if let Some(why) = &flow.parted {
+            self.refuse("lanes may be apart in a subgroup operation", frame, span, why);
+        }
+    }
+
+    fn argument(&self, frame: &Frame<'_>, handle: Handle<Expression>) -> Argument {
+        let root = self.root(frame, handle);
+        let varies = if root.is_some() { self.place_varies(frame, handle) } else { self.varies(frame, handle) };
+        Argument { varies, root }
+    }
+
+    /// The variable of this invocation that a pointer points into.
+    fn root(&self, frame: &Frame<'_>, pointer: Handle<Expression>) -> Option<Variable> {
+        match frame.function.expressions[pointer] {
+            Expression::GlobalVariable(variable) => {
+                let is_private = self.module.global_variables[variable].space == AddressSpace::Private;
+                is_private.then_some(Variable::Private(variable))
             }
-            _ => {}
-        }
-        flow
-    }
-
-    /// Brings lanes together, if all of them come.
-    fn barrier(&mut self, span: Span, mut flow: Flow, within: Option<&str>) -> Flow {
-        if let Some(why) = within.map(str::to_owned).or(flow.left.clone()) {
-            self.refuse("a barrier that not all lanes may come to", &why, span);
-        }
-        flow.parted = None;
-        flow
-    }
-
-    fn together(&mut self, span: Span, flow: &Flow, within: Option<&str>) {
-        if let Some(why) = within.map(str::to_owned).or(flow.left.clone()).or(flow.parted.clone()) {
-            self.refuse("a subgroup operation to which lanes may come apart", &why, span);
+            Expression::LocalVariable(variable) => Some(Variable::Local(frame.path, variable)),
+            Expression::FunctionArgument(index) => frame.arguments[index as usize].root,
+            Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => self.root(frame, base),
+            _ => None,
         }
     }
 
-    fn is_pointer(&self, frame: &Frame<'_>, handle: Handle<Expression>) -> bool {
-        match frame.function.expressions[handle] {
-            Expression::GlobalVariable(_) | Expression::LocalVariable(_) => true,
-            Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => self.is_pointer(frame, base),
+    /// Whether lanes point to different places of a variable.
+    fn place_varies(&self, frame: &Frame<'_>, pointer: Handle<Expression>) -> bool {
+        match frame.function.expressions[pointer] {
+            Expression::FunctionArgument(index) => frame.arguments[index as usize].varies,
+            Expression::Access { base, index } => self.place_varies(frame, base) || self.varies(frame, index),
+            Expression::AccessIndex { base, .. } => self.place_varies(frame, base),
             _ => false,
         }
     }
 
-    /// That the variable behind a pointer differs from lane to lane.
+    /// From now on the variable behind a pointer differs from lane to lane.
     fn mark(&mut self, frame: &Frame<'_>, pointer: Handle<Expression>) {
-        match frame.function.expressions[pointer] {
-            Expression::GlobalVariable(variable) => {
-                self.varying.insert(variable);
-            }
-            Expression::LocalVariable(variable) => {
-                self.locals.insert((frame.handle, variable));
-            }
-            Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => self.mark(frame, base),
-            _ => {}
+        if let Some(variable) = self.root(frame, pointer) {
+            self.varying.insert(variable);
         }
     }
 
     /// Whether a value differs from lane to lane; of a pointer, whether what is read through it does.
-    fn differs(&self, frame: &Frame<'_>, handle: Handle<Expression>) -> bool {
-        let of = |handle: Handle<Expression>| self.differs(frame, handle);
+    fn varies(&self, frame: &Frame<'_>, handle: Handle<Expression>) -> bool {
+        let of = |handle: &Handle<Expression>| self.varies(frame, *handle);
         match &frame.function.expressions[handle] {
-            Expression::FunctionArgument(index) => frame.arguments[*index as usize],
+            Expression::Literal(_)
+            | Expression::Constant(_)
+            | Expression::Override(_)
+            | Expression::ZeroValue(_)
+            | Expression::ArrayLength(_)
+            | Expression::WorkGroupUniformLoadResult { .. }
+            | Expression::SubgroupBallotResult => false,
+            Expression::FunctionArgument(index) => {
+                let argument = &frame.arguments[*index as usize];
+                argument.varies || argument.root.is_some_and(|root| self.varying.contains(&root))
+            }
             Expression::GlobalVariable(variable) => match self.module.global_variables[*variable].space {
-                AddressSpace::Uniform => false,
+                AddressSpace::Uniform | AddressSpace::Immediate => false,
                 AddressSpace::Storage { access } => access.contains(StorageAccess::STORE),
-                AddressSpace::Private => self.varying.contains(variable),
+                AddressSpace::Private => self.varying.contains(&Variable::Private(*variable)),
                 _ => true,
             },
-            Expression::LocalVariable(variable) => self.locals.contains(&(frame.handle, *variable)),
-            Expression::Compose { components, .. } => components.iter().any(|&it| of(it)),
-            Expression::Access { base, index } => of(*base) || of(*index),
+            Expression::LocalVariable(variable) => self.varying.contains(&Variable::Local(frame.path, *variable)),
+            Expression::Compose { components, .. } => components.iter().any(of),
+            Expression::Access { base, index } => of(base) || of(index),
             Expression::AccessIndex { base: operand, .. }
             | Expression::Splat { value: operand, .. }
             | Expression::Swizzle { vector: operand, .. }
             | Expression::Load { pointer: operand }
             | Expression::Unary { expr: operand, .. }
             | Expression::As { expr: operand, .. }
-            | Expression::Relational { argument: operand, .. } => of(*operand),
-            Expression::Binary { left, right, .. } => of(*left) || of(*right),
-            Expression::Select { condition, accept, reject } => of(*condition) || of(*accept) || of(*reject),
+            | Expression::Relational { argument: operand, .. } => of(operand),
+            Expression::Binary { left, right, .. } => of(left) || of(right),
+            Expression::Select { condition, accept, reject } => of(condition) || of(accept) || of(reject),
             Expression::Math { arg, arg1, arg2, arg3, .. } => {
-                of(*arg) || [arg1, arg2, arg3].into_iter().flatten().any(|&it| of(it))
+                of(arg) || [arg1, arg2, arg3].into_iter().flatten().any(of)
             }
-            Expression::CallResult(_)
-            | Expression::AtomicResult { .. }
-            | Expression::SubgroupOperationResult { .. } => frame.results.contains(&handle),
-            _ => false,
+            Expression::CallResult(_) | Expression::SubgroupOperationResult { .. } => frame.results.contains(&handle),
+            // Also the results of atomic operations.
+            _ => true,
         }
+    }
+}
+
+/// Kernels that show one rule each.
+pub fn self_test() {
+    const HEAD: &str = "
+        @group(0) @binding(0) var<uniform> size: u32;
+        @group(0) @binding(1) var<storage, read> input: array<u32>;
+        @group(0) @binding(2) var<storage, read_write> output: array<u32>;
+        var<workgroup> slots: array<u32, 64>;
+        var<workgroup> flag: u32;
+        var<workgroup> votes: atomic<u32>;
+        var<private> own: u32;
+        fn helper(x: u32) -> u32 { if x > 3u { return 1u; } return 2u; }
+        fn put(place: ptr<function, u32>, x: u32) { *place = x; }
+        fn add_up(x: u32) -> u32 { return subgroupAdd(x); }
+        fn meet() { workgroupBarrier(); }
+        fn put_first(i: u32, x: u32) { if i == 0u { output[i] = x; } }
+        @compute @workgroup_size(64)
+        fn main(
+            @builtin(workgroup_id) group: vec3<u32>,
+            @builtin(local_invocation_index) lane: u32,
+            @builtin(subgroup_size) subgroup: u32,
+        ) {
+            var total = 0u;
+        ";
+    // A body, and what the refusal says, where it is to be refused.
+    let cases: &[(&str, Option<&str>)] = &[
+        // Uniform control flow, whatever its kind.
+        ("if group.x > size { total = subgroupAdd(lane); }", None),
+        ("for (var i = subgroup / 2u; i > 0u; i /= 2u) { total += subgroupShuffleXor(lane, i); }", None),
+        ("if input[size] > 3u { total = subgroupAdd(lane); }", None),
+        (
+            "switch size { case 1u: { total = subgroupMax(lane); } default: { return; } } total += subgroupAdd(1u);",
+            None,
+        ),
+        // A branch that lanes take differently, around it or before it.
+        ("if lane < 4u {\n total = subgroupAdd(lane);\n }", Some("not all lanes may come to a subgroup operation")),
+        ("if lane < 4u { total = 1u; } total = subgroupAdd(lane);", Some("lanes may be apart")),
+        ("if lane < 4u { total = 1u; } workgroupBarrier(); total = subgroupAdd(lane);", None),
+        ("if lane < 4u { total = 1u; } subgroupBarrier(); total = subgroupAdd(lane);", None),
+        ("if lane < 4u { total = 1u; } let f = workgroupUniformLoad(&flag); total = subgroupAdd(lane) + f;", None),
+        ("let all = lane < 4u && size > 2u; total = subgroupAdd(u32(all));", Some("lanes may be apart")),
+        ("let all = (lane < 4u) & (size > 2u); total = subgroupAdd(u32(all));", None),
+        ("total = subgroupAdd(select(1u, 2u, lane < 4u));", None),
+        ("switch lane { case 1u: { total = 1u; } default: {} } total = subgroupAdd(1u);", Some("lanes may be apart")),
+        // Barriers that not all come to.
+        ("if lane < 4u { workgroupBarrier(); }", Some("not all lanes may come to a barrier")),
+        ("if lane < 4u { return; } workgroupBarrier();", Some("not all lanes may come to a barrier")),
+        ("if lane < 4u { return; } total = subgroupAdd(lane);", Some("not all lanes may come to a subgroup operation")),
+        ("if group.x < 4u { return; } total = subgroupAdd(lane);", None),
+        // Calls: a return in a branch, operations within, barriers within.
+        ("total = helper(lane); total = subgroupAdd(total);", Some("lanes may be apart")),
+        ("total = helper(lane); meet(); total = add_up(total);", None),
+        ("total = helper(size); total = add_up(lane);", None),
+        ("put_first(lane, 1u); total = add_up(lane);", Some("in add_up")),
+        ("if helper(size) == 1u { total = add_up(lane); }", None),
+        ("if helper(lane) == 1u { meet(); }", Some("in meet")),
+        // Loops: leaving one, the end of one turn before the next, and what is left behind.
+        ("for (var i = 0u; i < lane; i++) { total += i; } total = subgroupAdd(total);", Some("lanes may be apart")),
+        ("for (var i = 0u; i < lane; i++) { total += i; } workgroupBarrier(); total = subgroupAdd(total);", None),
+        ("for (var i = 0u; i < lane; i++) { workgroupBarrier(); }", Some("not all lanes may come to a barrier")),
+        (
+            "for (var i = 0u; i < size; i++) { total += subgroupAdd(i); if lane == i { own = 1u; } }",
+            Some("lanes may be apart"),
+        ),
+        (
+            "for (var i = 0u; i < size; i++) { total += subgroupAdd(i); if lane == i { own = 1u; } workgroupBarrier(); }",
+            None,
+        ),
+        (
+            "loop { if lane > 3u { own = 1u; } if size > 3u { break; } workgroupBarrier(); } total = subgroupAdd(1u);",
+            Some("lanes may be apart"),
+        ),
+        (
+            "loop { total += 1u; continuing { break if total > lane; } } total = subgroupAdd(1u);",
+            Some("lanes may be apart"),
+        ),
+        ("for (var i = 0u; i < 4u; i++) { if lane == i { continue; } workgroupBarrier(); }", Some("to a barrier")),
+        ("for (var i = 0u; i < 4u; i++) { workgroupBarrier(); if lane == i { continue; } own = 1u; }", None),
+        (
+            "for (var i = 0u; i < 9u; i++) { if lane == i { break; } meet(); }",
+            Some("not all lanes may come to a barrier in meet"),
+        ),
+        // What variables hold.
+        ("own = lane; if own > 1u { total = subgroupAdd(1u); }", Some("not all lanes may come")),
+        ("own = size; if own > 1u { total = subgroupAdd(1u); }", None),
+        ("if own > 1u { total = subgroupAdd(1u); } own = lane;", Some("not all lanes may come")),
+        (
+            "if lane > 3u { own = 1u; } workgroupBarrier(); if own > 0u { total = subgroupAdd(1u); }",
+            Some("not all lanes may come"),
+        ),
+        (
+            "var i = 0u; loop { if i > lane { break; } i++; } workgroupBarrier(); if i > 2u { total = subgroupAdd(1u); }",
+            Some("not all lanes may come"),
+        ),
+        ("put(&total, lane); if total > 1u { total = subgroupAdd(1u); }", Some("not all lanes may come")),
+        ("put(&total, size); if total > 1u { total = subgroupAdd(1u); }", None),
+        ("if slots[0] > 1u { total = subgroupAdd(1u); }", Some("not all lanes may come")),
+        ("if workgroupUniformLoad(&flag) > 1u { total = subgroupAdd(1u); }", None),
+        ("if output[0] > 1u { total = subgroupAdd(1u); }", Some("not all lanes may come")),
+        ("if input[lane] > 1u { total = subgroupAdd(1u); }", Some("not all lanes may come")),
+        ("if atomicAdd(&votes, 1u) > 1u { total = subgroupAdd(1u); }", Some("not all lanes may come")),
+        // What subgroup operations give.
+        ("if subgroupOr(lane) > 1u { total = subgroupAdd(1u); }", None),
+        ("if subgroupAny(lane > 1u) { total = subgroupAdd(1u); }", None),
+        ("if subgroupBallot(lane > 1u).x > 1u { total = subgroupAdd(1u); }", None),
+        ("if subgroupBroadcastFirst(lane) > 1u { total = subgroupAdd(1u); }", None),
+        ("if subgroupShuffle(lane, 0u) > 1u { total = subgroupAdd(1u); }", Some("not all lanes may come")),
+        ("if subgroupExclusiveAdd(1u) > 1u { total = subgroupAdd(1u); }", Some("not all lanes may come")),
+    ];
+    for (body, refusal) in cases {
+        let wgsl = format!("{HEAD}{body}\noutput[lane] = total;\n}}");
+        let module = naga::front::wgsl::parse_str(&wgsl)
+            .unwrap_or_else(|error| panic!("{body}: {}", error.emit_to_string(&wgsl)));
+        match (check(&module, &wgsl), refusal) {
+            (Ok(()), None) => {}
+            (Err(found), Some(expected)) => assert!(found.contains(expected), "{body}: {found}, not {expected}"),
+            (found, _) => panic!("{body}: {found:?}, not {refusal:?}"),
+        }
+    }
+
+    // The message says where and why.
+    let wgsl = format!("{HEAD}if lane < 7u {{\ntotal = 1u;\n}}\ntotal = subgroupAdd(lane);\n}}");
+    let module = naga::front::wgsl::parse_str(&wgsl).unwrap_or_else(|error| panic!("{}", error.emit_to_string(&wgsl)));
+    let message = check(&module, &wgsl).expect_err("lanes part");
+    for part in ["in main", "`total = subgroupAdd(lane);`", "`if lane < 7u {`"] {
+        assert!(message.contains(part), "{part} in {message}");
     }
 }
