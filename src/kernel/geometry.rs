@@ -7,8 +7,8 @@ use crate::{Error, StorageType};
 /// The most turns that a plan lets loops over a span take, those over all spans of an invocation together.
 ///
 /// Mesa's llvmpipe ends an invocation's loops, all taken together, after 65,534 turns and goes on with a wrong result (22.3:
-/// of two loops of 40,000 turns the second ran 25,534). A rare row is measured, looked through twice, measured twice again, and gone over
-/// once more to normalize it: not seven times this.
+/// of two loops of 40,000 turns the second ran 25,534). A rare row is measured, looked through twice, measured twice again, and
+/// gone over once more to normalize it: not seven times this.
 pub const MAX_TURNS: u32 = 8192;
 
 /// The most segments of a row that one invocation merges; six loops over them and one over the span stay below 65,534.
