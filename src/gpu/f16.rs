@@ -1,6 +1,8 @@
+#[cfg(not(target_arch = "wasm32"))]
 use std::borrow::Cow;
 
 use super::GpuDevice;
+#[cfg(not(target_arch = "wasm32"))]
 use crate::Error;
 
 /// Which of the language's conversions of f16 are exact on a device.
