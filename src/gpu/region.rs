@@ -6,7 +6,7 @@ use crate::{Error, GpuDevice, StorageType};
 ///
 /// The buffer needs [`wgpu::BufferUsages::STORAGE`], and must be the operation's device's. (That of another device is an error,
 /// but wgpu cannot tell that of another [`wgpu::Instance`].) Offsets may be any; an operation is fastest where offset, row
-/// stride and width are multiples of 4. Several regions may lie in one buffer.
+/// stride and width are multiples of 4, of 8 where input and output are of 16 bits. Several regions may lie in one buffer.
 ///
 /// ```
 /// use gpu_layer_norm::{Region, StorageType, wgpu};
