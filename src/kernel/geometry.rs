@@ -90,7 +90,7 @@ impl FromStr for Geometry {
 
     /// Reads what [`Display`](fmt::Display) writes: access (`Held`, `Reread`, or `Partly` with the units in registers and in
     /// workgroup memory, as `Partly4+2`), reduction, lanes, spans a lane, spans a workgroup, segment width or
-    /// 0, with a space between them. Whether a device can run it is [`Plan::with_geometry`]'s to say.
+    /// 0, with a space between them. Whether a device can run it is [`Plan::with_geometry`](super::Plan::with_geometry)'s to say.
     fn from_str(text: &str) -> Result<Self, Error> {
         let parse = || {
             let words: Vec<_> = text.split(' ').collect();

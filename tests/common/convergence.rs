@@ -7,6 +7,7 @@
 //! Calls are followed with what is known of their arguments. What variables hold is a matter of the whole program, not of a
 //! place in it: one that differs from lane to lane anywhere does so everywhere. Variables of a function are looked at for each
 //! way that leads to it through calls.
+#![allow(dead_code, reason = "each binary that includes this uses a part of it")]
 
 use std::collections::{HashMap, HashSet};
 

@@ -7,6 +7,7 @@
 //!
 //! Why operands of operands may be used: a handle is emitted in the same block as what uses it, earlier, or in a block around
 //! that. So all that an expression rests on is in scope wherever the expression itself is, and its value does not change.
+#![allow(dead_code, reason = "each binary that includes this uses a part of it")]
 
 use naga::valid::{
     Capabilities, FunctionInfo, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator,
