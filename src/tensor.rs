@@ -164,13 +164,60 @@ impl Tensor {
         if storage == self.storage() {
             return self.clone();
         }
-        let values = self.values();
+        fn converted<T: bytemuck::Pod>(tensor: &Tensor, storage: StorageType, count: usize) -> Vec<T> {
+            let mut values = vec![T::zeroed(); count];
+            tensor.fill(storage, 0, bytemuck::cast_slice_mut(&mut values));
+            values
+        }
+        let count = self.bytes().len() / self.storage().bytes() as usize;
         let values = match storage {
-            StorageType::F32 => Values::F32(values.into_owned()),
-            StorageType::F16 => Values::F16(values.iter().map(|&value| f16::from_f32(value)).collect()),
-            StorageType::Bf16 => Values::Bf16(values.iter().map(|&value| bf16::from_f32(value)).collect()),
+            StorageType::F32 => Values::F32(converted(self, storage, count)),
+            StorageType::F16 => Values::F16(converted(self, storage, count)),
+            StorageType::Bf16 => Values::Bf16(converted(self, storage, count)),
         };
         Self { shape: self.shape.clone(), values }
+    }
+
+    /// Writes the values to `target` as they lie in memory in this storage type, from element `first` on; zeros after the last one.
+    ///
+    /// # Panics
+    /// If `target` is no whole number of elements, or not aligned to them.
+    pub(crate) fn fill(&self, storage: StorageType, first: usize, target: &mut [u8]) {
+        fn part<T>(values: &[T], first: usize, count: usize) -> &[T] {
+            let end = values.len().min(first.saturating_add(count));
+            &values[first.min(end)..end]
+        }
+        let element = storage.bytes() as usize;
+        let count = target.len() / element;
+        let left = (self.bytes().len() / self.storage().bytes() as usize).saturating_sub(first);
+        let (target, rest) = target.split_at_mut(left.min(count) * element);
+        rest.fill(0);
+        match (&self.values, storage) {
+            (Values::F32(values), StorageType::F16) => {
+                bytemuck::cast_slice_mut::<_, f16>(target).convert_from_f32_slice(part(values, first, count));
+            }
+            (Values::F32(values), StorageType::Bf16) => {
+                bytemuck::cast_slice_mut::<_, bf16>(target).convert_from_f32_slice(part(values, first, count));
+            }
+            (Values::F16(values), StorageType::F32) => {
+                part(values, first, count).convert_to_f32_slice(bytemuck::cast_slice_mut(target));
+            }
+            (Values::Bf16(values), StorageType::F32) => {
+                part(values, first, count).convert_to_f32_slice(bytemuck::cast_slice_mut(target));
+            }
+            (Values::F16(values), StorageType::Bf16) => {
+                let target = bytemuck::cast_slice_mut::<_, bf16>(target);
+                let rounded = part(values, first, count).iter().map(|value| bf16::from_f32(value.to_f32()));
+                target.iter_mut().zip(rounded).for_each(|(target, value)| *target = value);
+            }
+            (Values::Bf16(values), StorageType::F16) => {
+                let target = bytemuck::cast_slice_mut::<_, f16>(target);
+                let rounded = part(values, first, count).iter().map(|value| f16::from_f32(value.to_f32()));
+                target.iter_mut().zip(rounded).for_each(|(target, value)| *target = value);
+            }
+            // The same storage type.
+            _ => target.copy_from_slice(part(self.bytes(), first * element, count * element)),
+        }
     }
 
     /// The values as they lie in memory.

@@ -3,23 +3,32 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use gpu_layer_norm::{Bindings, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, PreparedPlan, Strategy, wgpu};
+use gpu_layer_norm::{
+    Bindings, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, PreparedPlan, StorageType, Strategy, Tensor, wgpu,
+};
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    static LARGEST: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
-/// Counts the allocations of each thread.
+/// Counts the allocations of each thread, and has no memory for those above `LARGEST` bytes.
 struct Counting;
 
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        if layout.size() > LARGEST.get() {
+            return std::ptr::null_mut();
+        }
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        if size > LARGEST.get() {
+            return std::ptr::null_mut();
+        }
         unsafe { System.realloc(pointer, layout, size) }
     }
 
@@ -123,4 +132,39 @@ fn encode_pass_allocates_what_the_same_bare_wgpu_calls_do_and_nothing_else() {
     }
     // The counter counts.
     assert_eq!(allocations(&device, |_| drop(std::hint::black_box(Box::new(1)))), 1);
+}
+
+/// What `work` makes of a host that has no memory for an allocation above so many bytes.
+fn with_at_most<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    LARGEST.set(bytes);
+    let result = work();
+    LARGEST.set(usize::MAX);
+    result
+}
+
+#[test]
+fn no_copy_of_a_tensor_is_made_on_the_host_and_where_one_is_asked_for_and_cannot_be_had_it_is_an_error() {
+    // A driver's memory is none of the host's allocator, unlike that of the backend without one.
+    let Ok(device) = GpuDevice::new() else {
+        return println!("no adapter");
+    };
+    const WIDTH: usize = (1 << 21) + 1;
+    const MOST: usize = 1 << 20;
+    let values = |storage| Tensor::from_f32([WIDTH], vec![1.5; WIDTH]).expect("a tensor").to_storage(storage);
+    for storage in StorageType::ALL {
+        let config = LayerNormConfig::new(WIDTH).expect_nothing().parameter_storage(storage);
+        let layer = with_at_most(MOST, || GpuLayerNorm::new(&device, &config)).expect("a layer");
+        let weight = layer.weight().expect("a weight");
+        assert!(weight.download().expect("the weight").values().iter().all(|&value| value == 1.0), "{storage}");
+        for given in StorageType::ALL {
+            let given = values(given);
+            with_at_most(MOST, || layer.set_weight(&given)).expect("another weight");
+            let uploaded = with_at_most(MOST, || GpuTensor::upload(&device, &given)).expect("an upload");
+            assert_eq!(weight.download().expect("the weight"), values(storage));
+            assert_eq!(uploaded.download().expect("the values"), given);
+        }
+        let download = with_at_most(MOST, || weight.download());
+        let expected = WIDTH as u64 * storage.bytes();
+        assert!(matches!(download, Err(Error::OutOfMemory { bytes, .. }) if bytes == expected), "{download:?}");
+    }
 }

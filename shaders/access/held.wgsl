@@ -53,7 +53,7 @@ fn shift_is_off(moments: Moments, share: f32) -> bool {
     return false;
 }
 
-// Precondition: the spans were read. Written out, so that the slot is a constant.
+// Whether any of the spans is to be measured again. Written out, so that the slot is a constant.
 fn measure_all(place: Place) -> bool {
     var again = measure(place, 0u);
     if SPANS_PER_LANE >= 2u {

@@ -26,7 +26,7 @@ struct Inner {
     shader_checks: bool,
     #[cfg(not(target_arch = "wasm32"))]
     f16: OnceLock<super::f16::F16Conversions>,
-    // Why the device was lost, once it is. Only known of devices that this crate made.
+    // Why the device was lost, once that is known.
     lost: Arc<OnceLock<String>>,
 }
 
@@ -439,7 +439,7 @@ impl GpuDevice {
         bytes: u64,
         usage: wgpu::BufferUsages,
     ) -> Result<wgpu::Buffer, Error> {
-        self.create(label, bytes, usage, None)
+        self.create(label, bytes, usage, None::<fn(usize, &mut [u8])>)
     }
 
     pub(crate) fn create_buffer_with(
@@ -448,7 +448,45 @@ impl GpuDevice {
         usage: wgpu::BufferUsages,
         contents: &[u8],
     ) -> Result<wgpu::Buffer, Error> {
-        self.create(label, contents.len() as u64, usage, Some(contents))
+        let fill = |start: usize, target: &mut [u8]| {
+            let part = &contents[start.min(contents.len())..];
+            let (filled, rest) = target.split_at_mut(part.len().min(target.len()));
+            filled.copy_from_slice(&part[..filled.len()]);
+            rest.fill(0);
+        };
+        self.create(label, contents.len() as u64, usage, Some(fill))
+    }
+
+    /// Overwrites the beginning of a buffer, for everything submitted afterwards, in pieces: `fill` is told the byte at which one
+    /// begins, and where it goes. `bytes` is a multiple of 4. The host holds no copy.
+    pub(crate) fn write(
+        &self,
+        operation: &'static str,
+        target: &wgpu::Buffer,
+        bytes: u64,
+        mut fill: impl FnMut(usize, &mut [u8]),
+    ) -> Result<(), Error> {
+        // Where wgpu has no memory for a staging buffer of its own, it gives the whole device up; with one of ours, it says so.
+        const SMALL: u64 = 1 << 20;
+        let Some(size) = wgpu::BufferSize::new(bytes) else { return Ok(()) };
+        if bytes <= SMALL {
+            return self.scoped(operation, bytes, |_| {
+                // `None` where the write is refused, which the scope reports.
+                if let Some(mut view) = self.queue().write_buffer_with(target, 0, size) {
+                    in_pieces(bytes as usize, |part, piece| {
+                        fill(part.start, piece);
+                        view.slice(part).copy_from_slice(piece);
+                    });
+                }
+            });
+        }
+        let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
+        let staging = self.create(operation, bytes, usage, Some(fill))?;
+        self.scoped(operation, bytes, |device| {
+            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(operation) });
+            encoder.copy_buffer_to_buffer(&staging, 0, target, 0, bytes);
+            self.queue().submit([encoder.finish()]);
+        })
     }
 
     fn create(
@@ -456,7 +494,7 @@ impl GpuDevice {
         label: &'static str,
         bytes: u64,
         usage: wgpu::BufferUsages,
-        contents: Option<&[u8]>,
+        fill: Option<impl FnMut(usize, &mut [u8])>,
     ) -> Result<wgpu::Buffer, Error> {
         let max = self.inner.capabilities.max_buffer_bytes;
         if bytes > max {
@@ -466,12 +504,15 @@ impl GpuDevice {
         let size = bytes.next_multiple_of(4).max(4);
         self.scoped(label, size, |device| {
             let descriptor =
-                wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: contents.is_some() };
+                wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: fill.is_some() };
             let buffer = device.create_buffer(&descriptor);
-            if let Some(contents) = contents {
+            if let Some(mut fill) = fill {
                 // This fails if the buffer could not be made, which the scope reports.
                 if let Ok(mut view) = buffer.get_mapped_range_mut(..) {
-                    view.slice(..contents.len()).copy_from_slice(contents);
+                    in_pieces(size as usize, |part, piece| {
+                        fill(part.start, piece);
+                        view.slice(part).copy_from_slice(piece);
+                    });
                 }
                 buffer.unmap();
             }
@@ -511,6 +552,16 @@ fn runs_compute(adapter: &wgpu::Adapter) -> bool {
     let flags = adapter.get_downlevel_capabilities().flags;
     flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
         && (info.backend != wgpu::Backend::Gl || gl_version(&info.driver_info).is_none_or(|version| version >= (4, 2)))
+}
+
+/// Hands out `bytes`, a multiple of 4, in pieces of a small array, aligned to 4 bytes.
+fn in_pieces(bytes: usize, mut each: impl FnMut(std::ops::Range<usize>, &mut [u8])) {
+    let mut words = [0_u32; 4096];
+    let piece: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+    for start in (0..bytes).step_by(piece.len()) {
+        let end = bytes.min(start + piece.len());
+        each(start..end, &mut piece[..end - start]);
+    }
 }
 
 /// The version of desktop OpenGL that a driver tells; `OpenGL ES 3.2 Mesa` has none.

@@ -67,9 +67,9 @@ impl GpuDevice {
             let descriptor = wgpu::ShaderModuleDescriptor { label, source };
             // Safety: the kernels are this crate's own, and do nothing that the checks would prevent.
             // - Bounds. A span index is below `params.spans` (`span_at` takes the least), a unit's below the span's units
-            //   (`unit_load` takes the least, `in_span` before a write), so an access is within the rows of the chunk, and those are within the bound part of every
-            //   buffer: the host has checked that (`Bindings::check`, `chunk`, and a test of every plan in
-            //   `tests/kernel.rs`). Nothing outside this crate can write the parameters or the partials; a row count on the
+            //   (`unit_load` takes the least, `in_span` before a write), so an access is within the rows of the chunk, and those
+            //   are within the bound part of every buffer: the host has checked that (`Bindings::check`, `chunk`, and a test of
+            //   every plan in `tests/kernel.rs`). Nothing outside this crate can write the parameters or the partials; a row count on the
             //   device can only lower them. Arrays in workgroup memory are indexed by local index, private ones by turn and
             //   span, which are below their lengths.
             // - Division. Divisors are constants of at least 1, or counts of elements.

@@ -31,8 +31,9 @@ impl GpuTensor {
     /// # Errors
     /// [`Error::BufferSize`], [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub fn upload(device: &GpuDevice, tensor: &Tensor) -> Result<Self, Error> {
-        let buffer = device.create_buffer_with("tensor", USAGE, tensor.bytes())?;
-        Ok(Self { device: device.clone(), buffer, shape: tensor.shape().to_vec(), storage: tensor.storage() })
+        let uploaded = Self::zeros_as(device, tensor.shape(), tensor.storage())?;
+        uploaded.write(tensor)?;
+        Ok(uploaded)
     }
 
     /// A tensor of f32 zeros.
@@ -54,6 +55,22 @@ impl GpuTensor {
         Ok(Self { device: device.clone(), buffer, shape, storage })
     }
 
+    /// A tensor of this value, 0 or 1.
+    pub(crate) fn filled(
+        device: &GpuDevice,
+        shape: &[usize],
+        storage: StorageType,
+        value: f32,
+    ) -> Result<Self, Error> {
+        let tensor = Self::zeros_as(device, shape, storage)?;
+        if value != 0.0 {
+            let one = Tensor::from_f32([2], [value; 2])?.to_storage(storage);
+            let word = &one.bytes()[..4];
+            tensor.write_words(|_, target| target.chunks_exact_mut(4).for_each(|target| target.copy_from_slice(word)))?;
+        }
+        Ok(tensor)
+    }
+
     /// Overwrites the values, in every operation that reads this tensor and is submitted after. They are rounded to this
     /// tensor's storage type.
     ///
@@ -67,27 +84,14 @@ impl GpuTensor {
                 actual: tensor.shape().to_vec(),
             });
         }
-        let converted;
-        let tensor = if tensor.storage() == self.storage {
-            tensor
-        } else {
-            converted = tensor.to_storage(self.storage);
-            &converted
-        };
-        let contents = tensor.bytes();
-        if contents.is_empty() {
-            return Ok(());
-        }
-        // Writes are of whole words.
-        let (words, rest) = contents.split_at(contents.len() / 4 * 4);
-        let mut last = [0; 4];
-        last[..rest.len()].copy_from_slice(rest);
-        self.device.scoped("the writing of a tensor", contents.len() as u64, |_| {
-            self.device.queue().write_buffer(&self.buffer, 0, words);
-            if !rest.is_empty() {
-                self.device.queue().write_buffer(&self.buffer, words.len() as u64, &last);
-            }
-        })
+        let element = self.storage.bytes() as usize;
+        self.write_words(|start, target| tensor.fill(self.storage, start / element, target))
+    }
+
+    /// Overwrites the words that the tensor has, in pieces: the byte at which one begins, and where it goes.
+    fn write_words(&self, fill: impl FnMut(usize, &mut [u8])) -> Result<(), Error> {
+        let bytes = (element_count(&self.shape)? as u64 * self.storage.bytes()).next_multiple_of(4);
+        self.device.write("the writing of a tensor", &self.buffer, bytes, fill)
     }
 
     /// The dimensions.

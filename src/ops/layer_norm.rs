@@ -49,9 +49,7 @@ impl GpuLayerNorm {
             device.compile(plan(config, &problem, device)?.kernels())?;
         }
         let parameter = |value: f32| {
-            let values = vec![value; problem.width() as usize];
-            let tensor = Tensor::from_f32(config.normalized_shape(), values)?;
-            GpuTensor::upload(device, &tensor.to_storage(config.parameter_storage_type()))
+            GpuTensor::filled(device, config.normalized_shape(), config.parameter_storage_type(), value)
         };
         let affine = config.affine_kind();
         let one = if config.has_zero_centred_weight() { 0.0 } else { 1.0 };
