@@ -54,7 +54,7 @@ fn segment_sums(span: Span, segment: u32, origin: f32, exponent: i32, ordinary: 
 fn merged_sums(span: Span, origin: f32, exponent: i32, ordinary: bool) -> vec2<f32> {
     var total = vec4<f32>(0.0);
     for (var turn = 0u; turn < MERGE_TURNS; turn++) {
-        let sums = segment_sums(span, unit_index(span, turn), origin, exponent, ordinary);
+        let sums = segment_sums(span, turn * LANES + span.lane, origin, exponent, ordinary);
         total = add_parts(total, vec4<f32>(sums, 0.0, 0.0));
     }
     return span_sums_of(total);
@@ -67,7 +67,7 @@ const NO_EXPONENT: i32 = -4096;
 fn merge_exponent(span: Span, origin: f32, exponent: i32) -> i32 {
     var largest = 0u;
     for (var turn = 0u; turn < MERGE_TURNS; turn++) {
-        let moments = partial_of(span, unit_index(span, turn));
+        let moments = partial_of(span, turn * LANES + span.lane);
         let offset = kept_scalar(scaled(moments.shift, exponent - moments.exponent) - origin);
         let distance = select(exponent_of(offset), NO_EXPONENT, exponent_of(offset) == -127);
         let root = exponent_of(moments.squares) / 2 + 1 + exponent - moments.exponent;
@@ -95,7 +95,7 @@ fn merge_again(span: Span) -> Moments {
 fn merge_magnitude(span: Span) -> i32 {
     var largest = 0u;
     for (var turn = 0u; turn < MERGE_TURNS; turn++) {
-        let moments = partial_of(span, unit_index(span, turn));
+        let moments = partial_of(span, turn * LANES + span.lane);
         let exponent = max(exponent_of(moments.shift), exponent_of(moments.squares) / 2 + 1) - moments.exponent;
         largest = max(largest, u32(exponent - NO_EXPONENT));
     }

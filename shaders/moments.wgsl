@@ -67,8 +67,8 @@ fn sums_of_parts(parts: vec4<f32>) -> vec2<f32> {
     return parts.xy + select(parts.zw, vec2<f32>(0.0), exponents == vec2<u32>(EXPONENT_BITS));
 }
 
-// What a span was measured to be, in the unit 2^−exponent: its elements are multiplied by 2^exponent first, by their bits. The
-// exponent is 0 unless a span was measured again (`rare`).
+// What a span was measured to be, in the unit 2^−exponent: its elements are multiplied by 2^exponent first. The exponent
+// is 0 unless a span was measured again (`rare`).
 struct Moments {
     shift: f32,
     // The sums of x − shift and of its square over the span.

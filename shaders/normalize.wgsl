@@ -24,19 +24,29 @@ fn chosen(a: Scaling, b: Scaling, first: bool) -> Scaling {
     );
 }
 
-fn write_unit(span: Span, position: u32, source: Unit, difference: Unit, scaling: Scaling, parameters: Parameters) {
-    if span.owned {
-        sum_set(span.row, position, source);
-        let normalized = unit_fma(difference, scaling.rstd, -scaling.correction * scaling.rstd);
-        output_set(span.row, position, affine(normalized, parameters));
-    }
+// What is written of one unit: input + residual, and y.
+struct Written {
+    sum: Unit,
+    output: Unit,
 }
 
-// Of an ordinary row: its unit is 1.
-fn write_span(place: Place, slot: u32, position: u32, source: Source, parameters: Parameters) {
+// `again`: of a span that may have been measured in another unit than 1.
+fn written(source: Source, scaling: Scaling, parameters: Parameters, again: bool) -> Written {
     let unit = source_unit(source);
-    let difference = unit_difference(unit, scalings[slot].shift, params.all_bits);
-    write_unit(span_at(place, slot), position, unit, difference, scalings[slot], parameters);
+    var own_unit = unit;
+    if again {
+        own_unit = unit_scaled(unit, power_of_two(scaling.exponent));
+    }
+    let difference = unit_difference(own_unit, scaling.shift, params.all_bits);
+    let normalized = unit_fma(difference, scaling.rstd, -scaling.correction * scaling.rstd);
+    return Written(unit, affine(normalized, parameters));
+}
+
+fn write(span: Span, position: u32, unit: Written) {
+    if span.owned {
+        sum_set(span.row, position, unit.sum);
+        output_set(span.row, position, unit.output);
+    }
 }
 
 // Of spans of which some were measured again: from memory, in the unit of each.
@@ -44,13 +54,10 @@ fn normalize_again(place: Place) {
     for (var slot = 0u; slot < SPANS_PER_LANE; slot++) {
         let span = span_at(place, slot);
         let scaling = scalings[slot];
-        let factor = power_of_two(scaling.exponent);
-        for (var turn = 0u; turn < params.turns; turn++) {
-            if in_span(span, turn, EVEN) {
-                let position = span.begin + unit_index(span, turn);
-                let unit = source_unit(unit_load(span, turn, EVEN));
-                let difference = unit_difference(unit_scaled(unit, factor), scaling.shift, params.all_bits);
-                write_unit(span, position, unit, difference, scaling, parameters_at(position));
+        for (var turn = 0u; turn < params.turns; turn += WRITE_STEP) {
+            if has_turn(span, turn, EVEN) {
+                let second = unit_load(span, turn + WRITE_STEP - 1u, EVEN);
+                write_sources(span, turn, unit_load(span, turn, EVEN), second, scaling, true);
             }
         }
     }

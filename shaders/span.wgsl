@@ -1,5 +1,5 @@
 // A span: the elements that LANES invocations work on together. It is a whole row, or, where a row is split, one segment of it.
-// Unit `turn × LANES + lane` of the span belongs to `lane`, so neighbouring lanes touch neighbouring memory.
+// Each of them has one unit in each turn (`turns/`).
 //
 // Precondition: the host has checked that every row of the dispatch lies inside the bound buffers.
 
@@ -48,10 +48,6 @@ fn span_at(place: Place, slot: u32) -> Span {
     }
     let begin = (index % SEGMENTS) * SEGMENT_UNITS;
     return Span(index / SEGMENTS, begin, min(SEGMENT_UNITS, ROW_UNITS - begin), place.lane, owned);
-}
-
-fn unit_index(span: Span, turn: u32) -> u32 {
-    return turn * LANES + span.lane;
 }
 
 // False past the end of the span, also for turns from TURNS on.

@@ -4,7 +4,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use gpu_layer_norm::{
-    Bindings, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, PreparedPlan, StorageType, Strategy, Tensor, wgpu,
+    Bindings, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, PreparedPlan, StorageType, Strategy, Tensor,
+    wgpu,
 };
 
 thread_local! {

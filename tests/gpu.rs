@@ -74,6 +74,7 @@ fn main() {
         add("the conversions of f16 that the language has are used where they are exact", f16_conversions);
         add("16-bit storage decodes and encodes every kind of number", conversions);
         add("tensors in place and side by side", places);
+        add("words that rows share", shared_words);
         add("fewer rows than prepared", row_counts_set);
         add("row counts on the device", row_counts_on_device);
         add("a device with default limits and no features", default_limits);
@@ -969,6 +970,37 @@ fn f16_conversions(name: &str, device: &GpuDevice) -> Outcome {
     let refused = layer.prepare_plan(device, Plan::new(&problem, &all)?, &bindings).is_err();
     if refused != (!found.exact_unpack_f16 || !found.exact_pack_f16) {
         return Err("a plan with conversions that are not exact is accepted".into());
+    }
+    Ok(())
+}
+
+/// Words that two rows share, or a row and what lies beside it: rows that begin and end in the middle of one, an output and a sum
+/// that do so in different places, and outputs of another type than the input.
+fn shared_words(_: &str, device: &GpuDevice) -> Outcome {
+    let strategies = [common::STRATEGIES.as_slice(), &[gpu_layer_norm::Strategy::PartlyResident]].concat();
+    for width in [1, 2, 5, 66, 67, 1025, 2049] {
+        let storages = [StorageType::F16, StorageType::Bf16];
+        let inputs = [StorageType::F32, storages[width % 2]];
+        for (i, input) in inputs.into_iter().enumerate() {
+            for before in 0..2 {
+                let spot = |storage, before, between| Spot { storage, before, between };
+                let between = (width + i) % 2;
+                let mut sample = Sample {
+                    rows: 5,
+                    width,
+                    input: spot(input, i, 1 - between),
+                    residual: Some(spot(input, before, 2)),
+                    parameters: spot(storages[before], before, 0),
+                    output: Target::Own(spot(storages[i], before, between)),
+                    sum: Some(Target::Own(spot(storages[before], 1, before))),
+                    ..Sample::default()
+                };
+                for &strategy in &strategies {
+                    sample.strategy = Some(strategy);
+                    sample.check(device)?;
+                }
+            }
+        }
     }
     Ok(())
 }

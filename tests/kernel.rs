@@ -346,7 +346,7 @@ fn vectors_are_used_where_width_offsets_and_strides_are_multiples_of_four() {
     assert_eq!(unit(5, 12, Role::Input, 4, Some(16)), Unit::Vector);
     assert_eq!(unit(5, 13, Role::Input, 4, Some(16)), Unit::Scalar);
     assert_eq!(unit(5, 12, Role::Residual, 2, Some(16)), Unit::Scalar);
-    assert_eq!(unit(5, 12, Role::Output, 4, Some(17)), Unit::Scalar);
+    assert_eq!(unit(5, 12, Role::Output, 4, Some(17)), Unit::Pair);
     assert_eq!(unit(1, 12, Role::Output, 4, Some(17)), Unit::Vector, "a single row has no next one");
     assert_eq!(unit(5, 12, Role::Weight, 1, None), Unit::Scalar);
 }

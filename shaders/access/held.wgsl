@@ -3,7 +3,7 @@
 // Every loop has a constant length, and every index is a constant once it is unrolled: an array indexed by anything else lies in
 // memory, or becomes a tree of selections.
 
-const HELD_EVEN: bool = WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % LANES == 0u;
+const HELD_EVEN: bool = WHOLE_TURNS && WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % LANES == 0u;
 
 // Turns that are added up as they come.
 const HELD_BLOCK: u32 = select(16u, 4u, UNIT == 1u);

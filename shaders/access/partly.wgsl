@@ -4,7 +4,7 @@
 // Preconditions: the span is a whole workgroup's; TURNS > REGISTERS + SHARED; REGISTERS > 0. As in `access/held`, registers are
 // indexed by constants only.
 
-const HELD_EVEN: bool = WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % LANES == 0u;
+const HELD_EVEN: bool = WHOLE_TURNS && WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % LANES == 0u;
 
 var<private> held: array<Source, REGISTERS>;
 // One more than there may be, because an array has at least one element.
@@ -22,19 +22,19 @@ fn shared_index(span: Span, turn: u32) -> u32 {
 // Each lane writes and reads its own units of workgroup memory alone, so there is no barrier.
 fn span_read(span: Span, slot: u32) {
     for (var turn = 0u; turn < REGISTERS; turn++) {
-        held[turn] = unit_load(span, turn, true);
+        held[turn] = unit_load(span, turn, WHOLE_TURNS);
     }
     for (var turn = REGISTERS; turn < REGISTERS + SHARED; turn++) {
-        shared_units[shared_index(span, turn)] = unit_load(span, turn, true);
+        shared_units[shared_index(span, turn)] = unit_load(span, turn, WHOLE_TURNS);
     }
 }
 
-// The mean of what is in registers: turns before the last one are whole in every lane.
+// About the mean of what is in registers: turns before the last one are whole in every lane, or almost.
 fn span_shift(span: Span, slot: u32) -> f32 {
     let origin = span_first(span);
     var sum = Quad(0.0);
     for (var turn = 0u; turn < REGISTERS; turn++) {
-        sum += unit_sum(unit_difference(source_unit(held[turn]), origin, params.all_bits));
+        sum += unit_sum(unit_difference(source_unit(held[turn]), origin, unit_mask(span, turn, WHOLE_TURNS)));
     }
     return origin + span_sum(quad_sum(sum)) / f32(REGISTERS * LANES * UNIT);
 }
@@ -42,11 +42,11 @@ fn span_shift(span: Span, slot: u32) -> f32 {
 fn span_sums(span: Span, slot: u32, shift: f32) -> vec2<f32> {
     var sums = Sums();
     for (var turn = 0u; turn < REGISTERS; turn++) {
-        sums = add_unit(sums, unit_difference(source_unit(held[turn]), shift, params.all_bits));
+        sums = add_unit(sums, unit_difference(source_unit(held[turn]), shift, unit_mask(span, turn, WHOLE_TURNS)));
     }
     for (var turn = REGISTERS; turn < shared_end(); turn++) {
         let unit = source_unit(shared_units[shared_index(span, turn)]);
-        sums = add_unit(sums, unit_difference(unit, shift, params.all_bits));
+        sums = add_unit(sums, unit_difference(unit, shift, unit_mask(span, turn, WHOLE_TURNS)));
     }
     var total = add_block(Total(), sums);
     // In blocks, as in `memory`.

@@ -1,7 +1,7 @@
 // Normalizes what was read once, from registers.
 
 fn span_normalize(place: Place) {
-    for (var turn = 0u; turn < TURNS; turn++) {
+    for (var turn = 0u; turn < TURNS; turn += WRITE_STEP) {
         write_turn(place, turn, HELD_EVEN);
     }
 }

@@ -1,20 +1,20 @@
 // Normalizes what is read again.
 
-// Turns that the loop body takes at once.
-const NORMALIZE_STEP: u32 = max(STEP / SPANS_PER_LANE, 1u);
+// Calls of `write_turn` in the loop body.
+const WRITES: u32 = max(STEP / (SPANS_PER_LANE * WRITE_STEP), 1u);
 
 fn span_normalize(place: Place) {
     var turn = 0u;
     loop {
         write_turn(place, turn, EVEN);
-        if NORMALIZE_STEP >= 2u {
-            write_turn(place, turn + 1u, EVEN);
+        if WRITES >= 2u {
+            write_turn(place, turn + WRITE_STEP, EVEN);
         }
-        if NORMALIZE_STEP == 4u {
-            write_turn(place, turn + 2u, EVEN);
-            write_turn(place, turn + 3u, EVEN);
+        if WRITES == 4u {
+            write_turn(place, turn + 2u * WRITE_STEP, EVEN);
+            write_turn(place, turn + 3u * WRITE_STEP, EVEN);
         }
-        turn += NORMALIZE_STEP;
+        turn += WRITES * WRITE_STEP;
         if turn >= params.turns {
             break;
         }

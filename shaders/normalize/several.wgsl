@@ -1,18 +1,30 @@
-// Where an invocation takes part in several spans: it reads weight and bias once for all of them.
+// Writes from where `span_source` says; where an invocation takes part in several spans, it reads weight and bias once for all of
+// them.
 
 // What lies at the same position in all spans of this invocation.
 fn write_turn(place: Place, turn: u32, even: bool) {
     let span = span_at(place, 0u);
-    if in_span(span, turn, even) {
-        let position = span.begin + unit_index(span, turn);
-        let parameters = parameters_at(position);
-        write_span(place, 0u, position, span_source(span, 0u, turn), parameters);
-        if SPANS_PER_LANE >= 2u {
-            write_span(place, 1u, position, span_source(span_at(place, 1u), 1u, turn), parameters);
-        }
-        if SPANS_PER_LANE == 4u {
-            write_span(place, 2u, position, span_source(span_at(place, 2u), 2u, turn), parameters);
-            write_span(place, 3u, position, span_source(span_at(place, 3u), 3u, turn), parameters);
-        }
+    if !has_turn(span, turn, even) {
+        return;
     }
+    if SPANS_PER_LANE == 1u {
+        let second = span_source(span, 0u, turn + WRITE_STEP - 1u);
+        write_sources(span, turn, span_source(span, 0u, turn), second, scalings[0], false);
+        return;
+    }
+    let position = span.begin + unit_index(span, turn);
+    let parameters = parameters_at(position);
+    write_slot(place, 0u, turn, position, parameters);
+    if SPANS_PER_LANE >= 2u {
+        write_slot(place, 1u, turn, position, parameters);
+    }
+    if SPANS_PER_LANE == 4u {
+        write_slot(place, 2u, turn, position, parameters);
+        write_slot(place, 3u, turn, position, parameters);
+    }
+}
+
+fn write_slot(place: Place, slot: u32, turn: u32, position: u32, parameters: Parameters) {
+    let span = span_at(place, slot);
+    write(span, position, written(span_source(span, slot, turn), scalings[slot], parameters, false));
 }

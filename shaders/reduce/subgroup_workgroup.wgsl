@@ -14,7 +14,15 @@ var<workgroup> raised: u32;
 var<private> bank: u32;
 var<private> reduce_index: u32;
 
-// Over SUBGROUP_SIZE invocations.
+// Over SUBGROUP_SIZE invocations: of one number, and with what the sums lose.
+fn group_sum(value: f32) -> f32 {
+    var total = value;
+    for (var mask = SUBGROUP_SIZE / 2u; mask > 0u; mask /= 2u) {
+        total += subgroupShuffleXor(total, mask);
+    }
+    return total;
+}
+
 fn group_sums(parts: vec4<f32>) -> vec4<f32> {
     var total = parts;
     for (var mask = SUBGROUP_SIZE / 2u; mask > 0u; mask /= 2u) {
@@ -40,8 +48,21 @@ fn span_sums_of(parts: vec4<f32>) -> vec2<f32> {
     return sums_of_parts(group_sums(total));
 }
 
+// As `span_sums_of`, of one number; what it loses does not matter.
 fn span_sum(value: f32) -> f32 {
-    return span_sums_of(vec4<f32>(value, 0.0, 0.0, 0.0)).x;
+    let part = group_sum(value);
+    let group_lane = reduce_index % SUBGROUP_SIZE;
+    if group_lane == 0u {
+        slots[bank + reduce_index / SUBGROUP_SIZE].x = part;
+    }
+    workgroupBarrier();
+    var total = 0.0;
+    for (var first = 0u; first < SLOTS; first += SUBGROUP_SIZE) {
+        let slot = slots[bank + min(first + group_lane, SLOTS - 1u)].x;
+        total += select(0.0, slot, first + group_lane < SLOTS);
+    }
+    bank = SLOTS - bank;
+    return group_sum(total);
 }
 
 fn span_max(value: u32) -> u32 {

@@ -1,7 +1,7 @@
 // Unit of access: one element. For widths, bases and strides that no vector divides.
 //
-// Elements of 16 bits lie two to a word, and the two may belong to different rows, or one of them to somebody else. Each is
-// therefore written by two atomic operations that leave the other half alone.
+// Elements of 16 bits lie two to a word, and the two may belong to different rows, or one of them to somebody else. Where only one
+// is to be written, that takes two atomic operations, which leave the other half alone.
 
 alias Quad = f32;
 alias QuadBits = u32;

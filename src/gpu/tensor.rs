@@ -56,17 +56,13 @@ impl GpuTensor {
     }
 
     /// A tensor of this value, 0 or 1.
-    pub(crate) fn filled(
-        device: &GpuDevice,
-        shape: &[usize],
-        storage: StorageType,
-        value: f32,
-    ) -> Result<Self, Error> {
+    pub(crate) fn filled(device: &GpuDevice, shape: &[usize], storage: StorageType, value: f32) -> Result<Self, Error> {
         let tensor = Self::zeros_as(device, shape, storage)?;
         if value != 0.0 {
             let one = Tensor::from_f32([2], [value; 2])?.to_storage(storage);
             let word = &one.bytes()[..4];
-            tensor.write_words(|_, target| target.chunks_exact_mut(4).for_each(|target| target.copy_from_slice(word)))?;
+            tensor
+                .write_words(|_, target| target.chunks_exact_mut(4).for_each(|target| target.copy_from_slice(word)))?;
         }
         Ok(tensor)
     }

@@ -213,11 +213,25 @@ pub(super) fn kernels(
             ));
         }
     }
+    if kernel.unit == Unit::Pair {
+        if spans_per_lane > 1 {
+            return refuse(format!(
+                "{spans_per_lane} spans a lane; where words of two elements are stored, 1 would do"
+            ));
+        }
+        if let Access::Partly { registers, shared } = access
+            && !(registers.is_multiple_of(2) && shared.is_multiple_of(2))
+        {
+            return refuse(format!("{access}; where words of two elements are stored, even numbers would do"));
+        }
+    }
     let mut kernels = if segment_width.is_some() {
         // What a pass does not depend on is left out of its key.
         let read = |role| kernel.slot(role).map(|slot| Slot { place: Place::Own, ..slot });
         let partial = Kernel {
             entry: Entry::Partial,
+            // It stores no elements.
+            unit: if kernel.unit == Unit::Pair { Unit::Scalar } else { kernel.unit },
             zero_centred_weight: false,
             slots: Role::ALL.map(|role| if matches!(role, Role::Input | Role::Residual) { read(role) } else { None }),
             ..kernel
@@ -228,7 +242,7 @@ pub(super) fn kernels(
     };
     let f16 = |kernel: &Kernel, written| {
         let is_f16 = |role: Role| kernel.slot(role).is_some_and(|slot| slot.storage == StorageType::F16);
-        kernel.unit != Unit::Scalar && Role::ALL.into_iter().any(|role| role.is_written() == written && is_f16(role))
+        kernel.unit.is_vector() && Role::ALL.into_iter().any(|role| role.is_written() == written && is_f16(role))
     };
     for kernel in &mut kernels {
         kernel.unpack_f16 = capabilities.exact_unpack_f16 && f16(kernel, false);
@@ -319,6 +333,8 @@ pub(super) fn unit_of(problem: &Problem) -> Unit {
         Unit::Octet
     } else if divides(Unit::Vector) {
         Unit::Vector
+    } else if is_small(Role::Output) || is_small(Role::Sum) {
+        Unit::Pair
     } else {
         Unit::Scalar
     }

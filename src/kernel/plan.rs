@@ -317,7 +317,6 @@ fn chunk(problem: &Problem, capabilities: &Capabilities, kernels: &[Kernel], row
         first_row: u32::try_from(rows.start).unwrap_or(u32::MAX),
         segments: kernel.segments(),
         spans_per_workgroup: kernel.spans_per_workgroup,
-        turns: kernel.turns(),
         all_bits: u32::MAX,
         eps: problem.eps_value(),
         mean_share: (1.0 / f64::from(problem.width())) as f32,
@@ -355,8 +354,11 @@ fn chunk(problem: &Problem, capabilities: &Capabilities, kernels: &[Kernel], row
     if capabilities.dialect == Dialect::Browser {
         check_ranges(problem, kernels, &tensors, alignment(capabilities))?;
     }
-    let dispatches =
-        (0..kernels.len()).map(|kernel| Dispatch { kernel, workgroups: params.dispatch(), params }).collect();
+    let dispatch = |(i, kernel): (usize, &Kernel)| {
+        let params = Params { turns: kernel.turns(), ..params };
+        Dispatch { kernel: i, workgroups: params.dispatch(), params }
+    };
+    let dispatches = kernels.iter().enumerate().map(dispatch).collect();
     Ok(Chunk { rows, tensors, dispatches })
 }
 

@@ -29,6 +29,9 @@ pub enum Unit {
     Octet,
     /// Four elements, 16 bytes in f32 and 8 in f16 and bf16; where width, offsets and strides are multiples of 4.
     Vector,
+    /// One element, and each invocation has two neighbours, those of one word of an output of 16 bits, which it stores whole; where
+    /// vectors do not fit such an output.
+    Pair,
     /// One element.
     Scalar,
 }
@@ -39,15 +42,28 @@ impl Unit {
         match self {
             Self::Octet => 8,
             Self::Vector => 4,
-            Self::Scalar => 1,
+            Self::Pair | Self::Scalar => 1,
         }
+    }
+
+    /// Turns of a loop over a span that belong together.
+    pub const fn turns(self) -> u32 {
+        match self {
+            Self::Pair => 2,
+            Self::Octet | Self::Vector | Self::Scalar => 1,
+        }
+    }
+
+    /// Whether its elements are vectors of four.
+    pub(super) const fn is_vector(self) -> bool {
+        matches!(self, Self::Octet | Self::Vector)
     }
 
     /// Vectors of four, or single elements.
     const fn quads(self) -> u32 {
         match self {
             Self::Octet => 2,
-            Self::Vector | Self::Scalar => 1,
+            Self::Vector | Self::Pair | Self::Scalar => 1,
         }
     }
 }
@@ -194,7 +210,11 @@ impl Kernel {
 
     /// Turns of one loop over a span: the units that one invocation has of it.
     pub const fn turns(&self) -> u32 {
-        (self.segment_width / self.unit.elements()).div_ceil(self.lanes)
+        match self.unit {
+            // A row may begin and end with half a word.
+            Unit::Pair => 2 * (self.segment_width + 1).div_ceil(2 * self.lanes),
+            unit => (self.segment_width / unit.elements()).div_ceil(self.lanes),
+        }
     }
 
     /// Whether the kernel uses subgroup operations.
@@ -252,8 +272,8 @@ impl Kernel {
         bindings
     }
 
-    /// The complete WGSL, with one entry point [`ENTRY_POINT`]: a generated prelude (constants, then bindings and access to each tensor), one fragment for each
-    /// axis of variation, and the entry file.
+    /// The complete WGSL, with one entry point [`ENTRY_POINT`]: a generated prelude (constants, then bindings and access to each
+    /// tensor), one fragment for each axis of variation, and the entry file.
     pub fn wgsl(&self) -> String {
         let mut wgsl = self.directives();
         self.write_constants(&mut wgsl);
@@ -323,7 +343,7 @@ impl Kernel {
             writeln!(wgsl, "const {name}: u32 = {value}u;").expect("a String takes any text");
         }
         let mut more = Vec::new();
-        if self.unit != Unit::Scalar {
+        if self.unit.is_vector() {
             more.push(("UNIT", self.unit.elements()));
         }
         if let Access::Partly { registers, shared } = self.access {
@@ -352,6 +372,9 @@ impl Kernel {
         for (role, slot) in self.tensors() {
             wgsl.push('\n');
             if role.is_written() { self.write_setter(wgsl, role, slot)? } else { self.write_getter(wgsl, role, slot)? }
+        }
+        if self.unit == Unit::Pair {
+            self.write_pairs(wgsl)?;
         }
         if self.entry != Entry::Partial {
             for role in [Role::Sum, Role::Mean, Role::Rstd] {
@@ -414,7 +437,7 @@ impl Kernel {
                 format!("array<Quad, 2>({role}[2u * index], {role}[2u * index + 1u])"),
                 vec!["raw[0]".to_owned(), "raw[1]".to_owned()],
             ),
-            (StorageType::F32, Unit::Vector | Unit::Scalar) => {
+            (StorageType::F32, Unit::Vector | Unit::Pair | Unit::Scalar) => {
                 ("Quad", format!("{role}[index]"), vec!["raw".to_owned()])
             }
             (_, Unit::Octet) => (
@@ -423,7 +446,7 @@ impl Kernel {
                 vec![self.unpacked(storage, "raw.xy"), self.unpacked(storage, "raw.zw")],
             ),
             (_, Unit::Vector) => ("vec2<u32>", format!("{role}[index]"), vec![self.unpacked(storage, "raw")]),
-            (_, Unit::Scalar) => {
+            (_, Unit::Pair | Unit::Scalar) => {
                 let word = match self.element(role) {
                     "atomic<u32>" => format!("atomicLoad(&{role}[index / 2u])"),
                     _ => format!("{role}[index / 2u]"),
@@ -459,7 +482,7 @@ impl Kernel {
                 writeln!(wgsl, "    {target}[index] = vec4<u32>({low}, {high});")?;
             }
             (_, Unit::Vector) => writeln!(wgsl, "    {target}[index] = {};", packed("value"))?,
-            (_, Unit::Scalar) => {
+            (_, Unit::Pair | Unit::Scalar) => {
                 writeln!(wgsl, "    atomicAnd(&{target}[index / 2u], ~half_to(0xffff0000u, index));")?;
                 writeln!(wgsl, "    atomicOr(&{target}[index / 2u], half_to(encode_{storage}(value), index));")?;
             }
@@ -467,10 +490,49 @@ impl Kernel {
         writeln!(wgsl, "}}")
     }
 
+    /// For each tensor that is written, a function that stores two neighbours, and the place of a row's first element in its word.
+    fn write_pairs(&self, wgsl: &mut String) -> std::fmt::Result {
+        let written = [Role::Output, Role::Sum];
+        let is_small = |role: &Role| self.slot(*role).is_some_and(|slot| slot.storage.bytes() == 2);
+        let whole = written.into_iter().find(is_small).unwrap_or(Role::Output);
+        writeln!(wgsl, "\n// 1 where the first element of a row of the {whole} is the upper half of its word.")?;
+        writeln!(wgsl, "fn first_half(row: u32) -> u32 {{")?;
+        writeln!(wgsl, "    return (params.{whole}_base + row * params.{whole}_stride) % 2u;\n}}")?;
+        for role in written {
+            writeln!(wgsl, "\nfn {role}_set_pair(")?;
+            writeln!(
+                wgsl,
+                "    row: u32, position: u32, first: Unit, second: Unit, has_first: bool, has_second: bool,"
+            )?;
+            writeln!(wgsl, ") {{")?;
+            if let Some(slot) = self.slot(role) {
+                if is_small(&role) {
+                    let target = if let Place::InPlaceOf(other) = slot.place { other } else { role };
+                    let storage = slot.storage;
+                    writeln!(wgsl, "    let index = {};", Self::index(role))?;
+                    writeln!(wgsl, "    if has_first && has_second && index % 2u == 0u {{")?;
+                    writeln!(
+                        wgsl,
+                        "        let word = half_to(encode_{storage}(first), 0u) | half_to(encode_{storage}(second), 1u);"
+                    )?;
+                    writeln!(wgsl, "        atomicStore(&{target}[index / 2u], word);\n        return;\n    }}")?;
+                }
+                writeln!(wgsl, "    if has_first {{\n        {role}_set(row, position, first);\n    }}")?;
+                writeln!(wgsl, "    if has_second {{\n        {role}_set(row, position + 1u, second);\n    }}")?;
+            }
+            writeln!(wgsl, "}}")?;
+        }
+        Ok(())
+    }
+
     fn fragments(&self) -> Vec<&'static str> {
         let quad = match self.unit {
             Unit::Octet | Unit::Vector => include_str!("../../shaders/unit/vector.wgsl"),
-            Unit::Scalar => include_str!("../../shaders/unit/scalar.wgsl"),
+            Unit::Pair | Unit::Scalar => include_str!("../../shaders/unit/scalar.wgsl"),
+        };
+        let turns = match self.unit {
+            Unit::Pair => include_str!("../../shaders/turns/pairs.wgsl"),
+            Unit::Octet | Unit::Vector | Unit::Scalar => include_str!("../../shaders/turns/straight.wgsl"),
         };
         let unit = match self.unit.quads() {
             1 => include_str!("../../shaders/unit/one.wgsl"),
@@ -517,6 +579,7 @@ impl Kernel {
             include_str!("../../shaders/numbers.wgsl"),
             source,
             include_str!("../../shaders/span.wgsl"),
+            turns,
             include_str!("../../shaders/moments.wgsl"),
             measure,
             include_str!("../../shaders/memory.wgsl"),
@@ -526,7 +589,11 @@ impl Kernel {
             fragments.extend([include_str!("../../shaders/measure.wgsl"), include_str!("../../shaders/rare.wgsl")]);
         }
         if self.entry != Entry::Partial {
-            fragments.extend([affine, include_str!("../../shaders/normalize.wgsl")]);
+            let write = match self.unit {
+                Unit::Pair => include_str!("../../shaders/normalize/pairs.wgsl"),
+                Unit::Octet | Unit::Vector | Unit::Scalar => include_str!("../../shaders/normalize/units.wgsl"),
+            };
+            fragments.extend([affine, include_str!("../../shaders/normalize.wgsl"), write]);
             match self.access {
                 Access::Held => fragments.push(include_str!("../../shaders/normalize/held.wgsl")),
                 Access::Partly { .. } => fragments.push(include_str!("../../shaders/normalize/partly.wgsl")),

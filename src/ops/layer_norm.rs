@@ -48,9 +48,8 @@ impl GpuLayerNorm {
                 .tensor(Role::Output, config.output_storage_type(storage))?;
             device.compile(plan(config, &problem, device)?.kernels())?;
         }
-        let parameter = |value: f32| {
-            GpuTensor::filled(device, config.normalized_shape(), config.parameter_storage_type(), value)
-        };
+        let parameter =
+            |value: f32| GpuTensor::filled(device, config.normalized_shape(), config.parameter_storage_type(), value);
         let affine = config.affine_kind();
         let one = if config.has_zero_centred_weight() { 0.0 } else { 1.0 };
         Ok(Self {

@@ -56,8 +56,11 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<
     }
     let mut barriers = [64, 256].map(|lanes| whole(Access::Reread, lanes, 1)).to_vec();
     // For who asks for that strategy.
-    let partly =
-        |lanes| Geometry { spans_per_workgroup: 1, ..whole(Access::Partly { registers: 1, shared: 1 }, lanes, 1) };
+    let turns = unit_of(problem).turns();
+    let partly = |lanes| {
+        let access = Access::Partly { registers: turns, shared: turns };
+        Geometry { spans_per_workgroup: 1, ..whole(access, lanes, 1) }
+    };
     barriers.extend([64, 256].map(partly));
 
     // Too few rows to keep every core busy with whole ones.

@@ -1,0 +1,9 @@
+// Which units of a span a lane has: in each turn the LANES lanes have LANES units that follow one another, so that neighbouring
+// lanes touch neighbouring memory.
+
+// Whether every lane has a unit in every turn before the last one.
+const WHOLE_TURNS: bool = true;
+
+fn unit_index(span: Span, turn: u32) -> u32 {
+    return turn * LANES + span.lane;
+}
