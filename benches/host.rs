@@ -1,8 +1,11 @@
 //! What the host's side costs, beside the same by bare wgpu calls: recording a prepared operation on the backend without a
-//! driver, and a small `run` on the best adapter, or the one that `GPU_LAYER_NORM_ADAPTER` names.
+//! driver, and a small `run` on the best adapter, or the one that `GPU_LAYER_NORM_ADAPTER` names. And what the first run of a
+//! kernel takes longer than a later one, because it is compiled.
 //!
 //!     cargo bench --bench host                 criterion's report
-//!     cargo bench --bench host -- --json FILE  medians and ratios
+//!     cargo bench --bench host -- --json FILE  medians, ratios, and compilation
+//!
+//! Mesa keeps what it compiled in files; with `MESA_SHADER_CACHE_DISABLE=1` it does not.
 
 mod measure;
 
@@ -11,7 +14,7 @@ use std::time::{Duration, Instant};
 use criterion::Criterion;
 use gpu_layer_norm::kernel::{BindingRole, ENTRY_POINT, Plan, Role};
 use gpu_layer_norm::{
-    Bindings, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, PreparedPlan, Tensor, wgpu,
+    Bindings, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, PreparedPlan, StorageType, Tensor, wgpu,
 };
 use measure::report::{device, fail, write};
 use measure::{largest_difference, median};
@@ -22,6 +25,9 @@ use wgpu::util::DeviceExt as _;
 const RECORDINGS: usize = 100;
 const ROWS: usize = 64;
 const WIDTH: usize = 768;
+/// Of the kernels whose compilation is timed, and the elements of the tensors.
+const COLD_WIDTHS: [usize; 6] = [32, 768, 1001, 4096, 65_536, 1 << 20];
+const COLD_ELEMENTS: usize = 1 << 20;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -76,8 +82,18 @@ fn report(device: &GpuDevice, recording: &Recording, small: &Small, file: Option
     {
         println!("{what:<48} {own:>9.1} {bare:>9.1}  ratio {:.2}", own / bare);
     }
+    let cold: Vec<_> = StorageType::ALL
+        .into_iter()
+        .flat_map(|storage| COLD_WIDTHS.map(|width| (storage, width)))
+        .map(|(storage, width)| {
+            let milliseconds = cold_start(device, storage, width).unwrap_or_else(|error| fail(&error));
+            println!("first run of {storage} {width} less a later one {milliseconds:>20.0} ms");
+            json!({ "storage": storage.to_string(), "width": width, "milliseconds": milliseconds })
+        })
+        .collect();
     let Some(file) = file else { return };
     let report = json!({
+        "cold_start": cold,
         "adapter": info.name,
         "driver": format!("{} {}", info.driver, info.driver_info),
         "samples": SAMPLES,
@@ -85,6 +101,24 @@ fn report(device: &GpuDevice, recording: &Recording, small: &Small, file: Option
         "run_64x768_microseconds": { "run": run[0], "by_hand": run[1] },
     });
     write(file, &report);
+}
+
+/// Milliseconds that the first run of the planner's pick takes longer than a later one.
+fn cold_start(device: &GpuDevice, storage: StorageType, width: usize) -> Result<f64, Error> {
+    let shape = [COLD_ELEMENTS.div_ceil(width), width];
+    let input = GpuTensor::zeros_as(device, shape, storage)?;
+    let output = GpuTensor::zeros_as(device, shape, storage)?;
+    let bindings = Bindings::of(&input, &output);
+    let layer = GpuLayerNorm::new(device, &LayerNormConfig::new(width).expect_nothing())?;
+    let run = || {
+        let start = Instant::now();
+        layer.forward_into(device, &bindings)?;
+        device.wait()?;
+        Ok::<_, Error>(start.elapsed())
+    };
+    let first = run()?;
+    let later = (0..5).map(|_| run()).collect::<Result<Vec<_>, _>>()?;
+    Ok((first.as_secs_f64() - median(later).as_secs_f64()) * 1e3)
 }
 
 /// A plan by bare wgpu calls: a pipeline, and what its bind group holds beside input and output.

@@ -10,12 +10,22 @@ use gpu_layer_norm::StorageType;
 use gpu_layer_norm::kernel::{Kernel, Plan, Strategy};
 use radv::{Operation, Radv, Statistics};
 
-const WIDTHS: [u64; 12] = [64, 128, 256, 512, 768, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536];
+const WIDTHS: [u64; 14] = [64, 128, 256, 512, 768, 1001, 1024, 2048, 4096, 8192, 16_384, 32_768, 50_257, 65_536];
 const ELEMENTS: u64 = 1 << 28;
-/// Of a kernel that holds its rows whole, in f32 or f16.
-const MOST_CODE_BYTES: u64 = 9216;
-/// Of the others: a row that is partly held is gone over in three places, and bf16 is rounded by its bits wherever it is written.
-const MOST_CODE_BYTES_MORE: u64 = 13_824;
+
+/// A row that is partly held is gone over in three places, bf16 is rounded by its bits wherever it is written, and elements that are
+/// accessed one by one are addressed one by one.
+fn most_code_bytes(strategy: Strategy, storage: StorageType, width: u64) -> u64 {
+    match (strategy, storage) {
+        _ if width % 2 == 1 => 15_360,
+        (Strategy::Resident, StorageType::F32) => 8192,
+        (Strategy::Resident, StorageType::F16) => 8704,
+        (Strategy::Resident, StorageType::Bf16) => 10_240,
+        (_, StorageType::F32) => 9728,
+        (_, StorageType::F16) => 11_264,
+        (_, StorageType::Bf16) => 13_824,
+    }
+}
 
 macro_rules! chips {
     ($($name:ident: $chip:literal, $least_waves:literal;)+) => {
@@ -70,11 +80,13 @@ fn examine(chip: &str, least_waves: u64) {
                     kernels += 1;
                     let statistics = radv.kernel_statistics(kernel).expect("statistics");
                     let whole = plan.strategy() == Strategy::Resident;
-                    let small = whole && storage != StorageType::Bf16;
-                    let most = if small { MOST_CODE_BYTES } else { MOST_CODE_BYTES_MORE };
-                    // On vega10 a few registers too many cost the fourth.
-                    let least_waves =
-                        if whole { least_waves } else { least_waves.min(8) - u64::from(least_waves == 4) };
+                    let most = most_code_bytes(plan.strategy(), storage, width);
+                    // On vega10 a few registers too many cost the fourth, and elements one by one the third.
+                    let least_waves = match least_waves {
+                        4 if width % 2 == 1 => 2,
+                        4 if !whole && operation == Operation::Residual => 3,
+                        other => other,
+                    };
                     let wrong = wrong(&statistics, least_waves, most);
                     if !wrong.is_empty() {
                         violations.push(describe(operation, storage, kernel, &plan, &wrong));

@@ -17,10 +17,12 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
-WIDTHS = [32, 64, 128, 256, 512, 768, 1024, 2048, 4096, 8192, 16384, 65536, 262144, 1048576]
+WIDTHS = [32, 64, 128, 256, 512, 768, 1000, 1001, 1024, 2048, 3072, 4096, 5120, 8192, 16384, 32768, 50257, 65536, 131072,
+          262144, 1048576]
 FEW_ROWS = [(rows, width) for width in (768, 3072, 65536) for rows in (1, 4, 16)]
 STORAGE = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-OPERATIONS = ("layer_norm", "residual", "rms_norm")
+# backward is that of layer_norm alone: the gradients of input, weight and bias from that of the output.
+OPERATIONS = ("layer_norm", "residual", "rms_norm", "backward")
 EPS = 1e-5
 # Elements that one Triton program holds; longer rows are read again.
 MOST_HELD = 32768
@@ -132,6 +134,36 @@ def check(name, result, operation, x, residual, weight, bias):
     return max(error, 0.0)
 
 
+def gradients(forward, x, weight, bias, gradient):
+    """What runs the backward pass of a forward one again and again, and leaves the gradients of input, weight and bias."""
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in (x, weight, bias)]
+    y = forward("layer_norm", leaves[0], None, leaves[1], leaves[2])
+
+    def work():
+        return torch.autograd.grad(y, leaves, gradient, retain_graph=True)
+
+    return work
+
+
+def check_gradients(name, found, x, weight, gradient):
+    """Compares with float64, as `check` does; dx by the largest of its row, the others by the largest of all."""
+    x64, g64 = x.double(), gradient.double()
+    variance, mean = torch.var_mean(x64, -1, correction=0, keepdim=True)
+    rstd = torch.rsqrt(variance + EPS)
+    normalized = (x64 - mean) * rstd
+    g = g64 * weight.double()
+    dx = rstd * (g - g.mean(-1, keepdim=True) - normalized * (g * normalized).mean(-1, keepdim=True))
+    rounding = {torch.float32: 2.0**-20, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}[x.dtype]
+    worst = 0.0
+    for exact, result in zip((dx, (g64 * normalized).sum(0), g64.sum(0)), found):
+        error = ((result.double() - exact).abs().max() / exact.abs().max()).item()
+        if not error <= 1e-4 + rounding:
+            print(f"{name}, backward {tuple(x.shape)} {x.dtype}: {error} off, not timed", flush=True)
+            return None
+        worst = max(worst, error)
+    return worst
+
+
 def time(work):
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     # Keeps the GPU busy while the work is launched: what counts is its time on the GPU.
@@ -156,6 +188,8 @@ def main():
     elements = 1 << options.log2_elements
     compiled = torch.compile(eager, dynamic=False)
     torch._dynamo.config.cache_size_limit = 1000
+    # A backward pass that runs again may not write over what it reads.
+    torch._functorch.config.donated_buffer = False
     implementations = {"PyTorch eager": eager, "torch.compile": compiled, "Triton": by_triton}
     results = {name: [] for name in implementations}
     for storage in options.storage.split(","):
@@ -167,20 +201,34 @@ def main():
                 residual = torch.rand(rows, width, device="cuda").to(dtype)
                 weight = (1 + torch.arange(width, device="cuda") % 5 / 8).to(dtype)
                 bias = (torch.arange(width, device="cuda") % 3 / 4 - 0.25).to(dtype)
-                tensors = 4 if operation == "residual" else 2
+                tensors = {"residual": 4, "backward": 3}.get(operation, 2)
                 targets = [torch.empty_like(x) for _ in range(tensors // 2)]
                 sources = [x, residual][: tensors // 2]
 
                 def copy():
+                    # Two tensors read and one written, or as many written as read.
+                    if operation == "backward":
+                        torch.add(x, residual, out=targets[0])
+                        return
                     for target, source in zip(targets, sources):
                         target.copy_(source)
 
                 works, errors = {"copy": copy}, {}
                 for name, implementation in implementations.items():
-                    def work(implementation=implementation):
-                        return implementation(operation, x, residual, weight, bias)
+                    if operation == "backward":
+                        # The kernel here has no gradients.
+                        if implementation is by_triton:
+                            continue
+                        # The float64 of the comparison takes some twenty times the bytes of an f32 tensor.
+                        few = max(1, min(rows, (1 << 24) // width))
+                        some = gradients(implementation, x[:few], weight, bias, residual[:few])
+                        error = check_gradients(name, some(), x[:few], weight, residual[:few])
+                        work = gradients(implementation, x, weight, bias, residual)
+                    else:
+                        def work(implementation=implementation):
+                            return implementation(operation, x, residual, weight, bias)
 
-                    error = check(name, work(), operation, x, residual, weight, bias)
+                        error = check(name, work(), operation, x, residual, weight, bias)
                     if error is not None:
                         errors[name] = error
                         works[name] = work

@@ -242,7 +242,7 @@ pub(super) fn kernels(
     };
     let f16 = |kernel: &Kernel, written| {
         let is_f16 = |role: Role| kernel.slot(role).is_some_and(|slot| slot.storage == StorageType::F16);
-        kernel.unit.is_vector() && Role::ALL.into_iter().any(|role| role.is_written() == written && is_f16(role))
+        Role::ALL.into_iter().any(|role| role.is_written() == written && is_f16(role))
     };
     for kernel in &mut kernels {
         kernel.unpack_f16 = capabilities.exact_unpack_f16 && f16(kernel, false);

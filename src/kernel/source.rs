@@ -401,19 +401,21 @@ impl Kernel {
         }
     }
 
-    /// Four elements from two words in the named place.
+    /// Four elements from two words in the named place; or one from half a word.
     fn unpacked(&self, storage: StorageType, words: &str) -> String {
         match storage {
             StorageType::F16 if self.unpack_f16 => format!("unpack_f16({words})"),
-            _ => format!("decode_{storage}(unpack({words}))"),
+            _ if self.unit.is_vector() => format!("decode_{storage}(unpack({words}))"),
+            _ => format!("decode_{storage}({words})"),
         }
     }
 
-    /// Two words from the four elements in the named place.
+    /// Two words from the four elements in the named place; or a word from one, of which the upper half counts.
     fn packed(&self, storage: StorageType, quad: &str) -> String {
         match storage {
             StorageType::F16 if self.pack_f16 => format!("pack_f16({quad})"),
-            _ => format!("pack(encode_{storage}({quad}))"),
+            _ if self.unit.is_vector() => format!("pack(encode_{storage}({quad}))"),
+            _ => format!("encode_{storage}({quad})"),
         }
     }
 
@@ -451,7 +453,7 @@ impl Kernel {
                     "atomic<u32>" => format!("atomicLoad(&{role}[index / 2u])"),
                     _ => format!("{role}[index / 2u]"),
                 };
-                ("u32", format!("half_of({word}, index)"), vec![format!("decode_{storage}(raw)")])
+                ("u32", format!("half_of({word}, index)"), vec![self.unpacked(storage, "raw")])
             }
         };
         let centre = if role == Role::Weight && self.zero_centred_weight { "1.0 + " } else { "" };
@@ -470,6 +472,11 @@ impl Kernel {
         let (index, storage) = (Self::index(role), slot.storage);
         let target = if let Place::InPlaceOf(other) = slot.place { other } else { role };
         let value = if role.is_statistic() { "value: f32" } else { "position: u32, value: Unit" };
+        if storage.bytes() == 2 && !self.unit.is_vector() {
+            writeln!(wgsl, "fn {role}_store_half(index: u32, bits: u32) {{")?;
+            writeln!(wgsl, "    atomicAnd(&{target}[index / 2u], ~half_to(0xffff0000u, index));")?;
+            writeln!(wgsl, "    atomicOr(&{target}[index / 2u], half_to(bits, index));\n}}\n")?;
+        }
         writeln!(wgsl, "fn {role}_set(row: u32, {value}) {{\n    let index = {index};")?;
         let packed = |quad: &str| self.packed(storage, quad);
         match (storage, self.unit) {
@@ -482,10 +489,7 @@ impl Kernel {
                 writeln!(wgsl, "    {target}[index] = vec4<u32>({low}, {high});")?;
             }
             (_, Unit::Vector) => writeln!(wgsl, "    {target}[index] = {};", packed("value"))?,
-            (_, Unit::Pair | Unit::Scalar) => {
-                writeln!(wgsl, "    atomicAnd(&{target}[index / 2u], ~half_to(0xffff0000u, index));")?;
-                writeln!(wgsl, "    atomicOr(&{target}[index / 2u], half_to(encode_{storage}(value), index));")?;
-            }
+            (_, Unit::Pair | Unit::Scalar) => writeln!(wgsl, "    {role}_store_half(index, {});", packed("value"))?,
         }
         writeln!(wgsl, "}}")
     }
@@ -505,20 +509,24 @@ impl Kernel {
                 "    row: u32, position: u32, first: Unit, second: Unit, has_first: bool, has_second: bool,"
             )?;
             writeln!(wgsl, ") {{")?;
-            if let Some(slot) = self.slot(role) {
+            if let Some(Slot { storage, place }) = self.slot(role) {
+                let target = if let Place::InPlaceOf(other) = place { other } else { role };
+                writeln!(wgsl, "    let index = {};", Self::index(role))?;
                 if is_small(&role) {
-                    let target = if let Place::InPlaceOf(other) = slot.place { other } else { role };
-                    let storage = slot.storage;
-                    writeln!(wgsl, "    let index = {};", Self::index(role))?;
+                    let (first, second) = (self.packed(storage, "first"), self.packed(storage, "second"));
+                    writeln!(wgsl, "    let low = {first};\n    let high = {second};")?;
                     writeln!(wgsl, "    if has_first && has_second && index % 2u == 0u {{")?;
                     writeln!(
                         wgsl,
-                        "        let word = half_to(encode_{storage}(first), 0u) | half_to(encode_{storage}(second), 1u);"
+                        "        atomicStore(&{target}[index / 2u], half_to(low, 0u) | half_to(high, 1u));"
                     )?;
-                    writeln!(wgsl, "        atomicStore(&{target}[index / 2u], word);\n        return;\n    }}")?;
+                    writeln!(wgsl, "        return;\n    }}")?;
+                    writeln!(wgsl, "    if has_first {{\n        {role}_store_half(index, low);\n    }}")?;
+                    writeln!(wgsl, "    if has_second {{\n        {role}_store_half(index + 1u, high);\n    }}")?;
+                } else {
+                    writeln!(wgsl, "    if has_first {{\n        {target}[index] = first;\n    }}")?;
+                    writeln!(wgsl, "    if has_second {{\n        {target}[index + 1u] = second;\n    }}")?;
                 }
-                writeln!(wgsl, "    if has_first {{\n        {role}_set(row, position, first);\n    }}")?;
-                writeln!(wgsl, "    if has_second {{\n        {role}_set(row, position + 1u, second);\n    }}")?;
             }
             writeln!(wgsl, "}}")?;
         }
@@ -573,7 +581,10 @@ impl Kernel {
             }
         }
         if self.unpack_f16 || self.pack_f16 {
-            fragments.push(include_str!("../../shaders/storage/f16_native.wgsl"));
+            fragments.push(match self.unit {
+                Unit::Octet | Unit::Vector => include_str!("../../shaders/storage/f16_native.wgsl"),
+                Unit::Pair | Unit::Scalar => include_str!("../../shaders/storage/f16_native_scalar.wgsl"),
+            });
         }
         fragments.extend([
             include_str!("../../shaders/numbers.wgsl"),
