@@ -26,7 +26,7 @@ const RECORDINGS: usize = 100;
 const ROWS: usize = 64;
 const WIDTH: usize = 768;
 /// Of the kernels whose compilation is timed, and the elements of the tensors.
-const COLD_WIDTHS: [usize; 6] = [32, 768, 1001, 4096, 65_536, 1 << 20];
+const COLD_WIDTHS: [usize; 6] = [32, 512, 1001, 4096, 65_536, 1 << 20];
 const COLD_ELEMENTS: usize = 1 << 20;
 
 fn main() {

@@ -14,6 +14,8 @@ struct Span {
     units: u32,
     // Which of the LANES invocations this one is.
     lane: u32,
+    // The unit of the span that it has in turn 0.
+    first_unit: u32,
     // False in spans that only fill up the last workgroup: they repeat the last span and write nothing.
     owned: bool,
 }
@@ -44,10 +46,11 @@ fn span_at(place: Place, slot: u32) -> Span {
     let owned = place.first_span + slot < params.spans;
     if SEGMENTS == 1u {
         // Not left to the compiler: SwiftShader divides.
-        return Span(index, 0u, ROW_UNITS, place.lane, owned);
+        return Span(index, 0u, ROW_UNITS, place.lane, first_unit(index, place.lane), owned);
     }
     let begin = (index % SEGMENTS) * SEGMENT_UNITS;
-    return Span(index / SEGMENTS, begin, min(SEGMENT_UNITS, ROW_UNITS - begin), place.lane, owned);
+    let row = index / SEGMENTS;
+    return Span(row, begin, min(SEGMENT_UNITS, ROW_UNITS - begin), place.lane, first_unit(row, place.lane), owned);
 }
 
 // False past the end of the span, also for turns from TURNS on.

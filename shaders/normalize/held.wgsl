@@ -1,8 +1,9 @@
 // Normalizes what was read once, from registers.
 
 fn span_normalize(place: Place) {
+    let span = span_at(place, 0u);
     for (var turn = 0u; turn < TURNS; turn += WRITE_STEP) {
-        write_turn(place, turn, HELD_EVEN);
+        write_turn(place, span, turn, HELD_EVEN);
     }
 }
 

@@ -4,15 +4,16 @@
 const WRITES: u32 = max(STEP / (SPANS_PER_LANE * WRITE_STEP), 1u);
 
 fn span_normalize(place: Place) {
+    let span = span_at(place, 0u);
     var turn = 0u;
     loop {
-        write_turn(place, turn, EVEN);
+        write_turn(place, span, turn, EVEN);
         if WRITES >= 2u {
-            write_turn(place, turn + WRITE_STEP, EVEN);
+            write_turn(place, span, turn + WRITE_STEP, EVEN);
         }
         if WRITES == 4u {
-            write_turn(place, turn + 2u * WRITE_STEP, EVEN);
-            write_turn(place, turn + 3u * WRITE_STEP, EVEN);
+            write_turn(place, span, turn + 2u * WRITE_STEP, EVEN);
+            write_turn(place, span, turn + 3u * WRITE_STEP, EVEN);
         }
         turn += WRITES * WRITE_STEP;
         if turn >= params.turns {

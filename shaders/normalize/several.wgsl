@@ -1,9 +1,8 @@
 // Writes from where `span_source` says; where an invocation takes part in several spans, it reads weight and bias once for all of
 // them.
 
-// What lies at the same position in all spans of this invocation.
-fn write_turn(place: Place, turn: u32, even: bool) {
-    let span = span_at(place, 0u);
+// What lies at the same position in all spans of this invocation, of which `span` is the first.
+fn write_turn(place: Place, span: Span, turn: u32, even: bool) {
     if !has_turn(span, turn, even) {
         return;
     }
@@ -14,17 +13,16 @@ fn write_turn(place: Place, turn: u32, even: bool) {
     }
     let position = span.begin + unit_index(span, turn);
     let parameters = parameters_at(position);
-    write_slot(place, 0u, turn, position, parameters);
+    write_slot(span, 0u, turn, position, parameters);
     if SPANS_PER_LANE >= 2u {
-        write_slot(place, 1u, turn, position, parameters);
+        write_slot(span_at(place, 1u), 1u, turn, position, parameters);
     }
     if SPANS_PER_LANE == 4u {
-        write_slot(place, 2u, turn, position, parameters);
-        write_slot(place, 3u, turn, position, parameters);
+        write_slot(span_at(place, 2u), 2u, turn, position, parameters);
+        write_slot(span_at(place, 3u), 3u, turn, position, parameters);
     }
 }
 
-fn write_slot(place: Place, slot: u32, turn: u32, position: u32, parameters: Parameters) {
-    let span = span_at(place, slot);
+fn write_slot(span: Span, slot: u32, turn: u32, position: u32, parameters: Parameters) {
     write(span, position, written(span_source(span, slot, turn), scalings[slot], parameters, false));
 }

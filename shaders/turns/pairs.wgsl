@@ -6,7 +6,12 @@
 
 const WHOLE_TURNS: bool = false;
 
-// Before the first unit it is −1, wrapped: no unit of the span, as those past its end are none.
+// The unit that a lane has in turn 0. Before the first unit of the span it is −1, wrapped: no unit of it, as those past its end are
+// none.
+fn first_unit(row: u32, lane: u32) -> u32 {
+    return 2u * lane - first_half(row);
+}
+
 fn unit_index(span: Span, turn: u32) -> u32 {
-    return (turn / 2u * LANES + span.lane) * 2u + turn % 2u - first_half(span.row);
+    return turn / 2u * (2u * LANES) + turn % 2u + span.first_unit;
 }

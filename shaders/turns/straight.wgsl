@@ -4,6 +4,11 @@
 // Whether every lane has a unit in every turn before the last one.
 const WHOLE_TURNS: bool = true;
 
+// The unit that a lane has in turn 0.
+fn first_unit(row: u32, lane: u32) -> u32 {
+    return lane;
+}
+
 fn unit_index(span: Span, turn: u32) -> u32 {
-    return turn * LANES + span.lane;
+    return turn * LANES + span.first_unit;
 }
