@@ -991,7 +991,12 @@ fn shared_words(_: &str, device: &GpuDevice) -> Outcome {
                     input: spot(input, i, 1 - between),
                     residual: Some(spot(input, before, 2)),
                     parameters: spot(storages[before], before, 0),
-                    output: Target::Own(spot(storages[i], before, between)),
+                    // f32 beside a sum of 16 bits too.
+                    output: Target::Own(spot(
+                        if width == 67 { StorageType::F32 } else { storages[i] },
+                        before,
+                        between,
+                    )),
                     sum: Some(Target::Own(spot(storages[before], 1, before))),
                     ..Sample::default()
                 };
