@@ -112,7 +112,7 @@ fn cold_start(device: &GpuDevice, storage: StorageType, width: usize) -> Result<
     let layer = GpuLayerNorm::new(device, &LayerNormConfig::new(width).expect_nothing())?;
     let run = || {
         let start = Instant::now();
-        layer.forward_into(device, &bindings)?;
+        layer.execute(device, &bindings)?;
         device.wait()?;
         Ok::<_, Error>(start.elapsed())
     };

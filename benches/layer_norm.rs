@@ -1,4 +1,5 @@
-//! Layer normalization beside a copy of the same bytes. Each result is compared with the f64 reference before it is timed.
+//! Layer normalization, and its backward pass, beside a copy of the same bytes. Each result is compared with the f64 reference
+//! before it is timed.
 //!
 //!     cargo bench --bench layer_norm -- --help
 

@@ -64,7 +64,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         (Role::Output, buffer(&vec![0; rows * width * 2])),
         (Role::Rstd, buffer(&vec![0; rows * 4])),
     ]);
-    let scratch = (plan.scratch_bytes() > 0).then(|| buffer(&vec![0; plan.scratch_bytes() as usize]));
+    // What one pass leaves for the next; none where there is one pass.
+    let scratch: HashMap<_, _> =
+        plan.scratch().iter().map(|&(role, bytes)| (role, buffer(&vec![0; bytes as usize]))).collect();
 
     // A pipeline for each kernel. The layout follows from the WGSL; `Kernel::bindings` says the same without parsing it.
     let pipelines: Vec<_> = plan
@@ -97,7 +99,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             });
             let resource = |role: BindingRole| match role {
                 BindingRole::Params => params.as_entire_binding(),
-                BindingRole::Partials => scratch.as_ref().expect("a plan that needs it says so").as_entire_binding(),
+                role if scratch.contains_key(&role) => scratch[&role].as_entire_binding(),
                 BindingRole::Tensor(role) => {
                     let bytes = chunk.bytes(role).expect("a kernel binds tensors of the problem");
                     wgpu::BindingResource::Buffer(wgpu::BufferBinding {
@@ -106,6 +108,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                         size: wgpu::BufferSize::new(bytes.end - bytes.start),
                     })
                 }
+                other => unreachable!("{other:?} is in the plan's scratch"),
             };
             let bindings = plan.kernels()[dispatch.kernel].bindings();
             let entries: Vec<_> = bindings

@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{}", path.display());
     }
     let (raw, normalized) = (read(&raw)?, read(&normalized)?);
-    let exact = reference::layer_norm(bytemuck::cast_slice(&raw), TILE.pow(2) as usize, None, None, 1e-5, false);
+    let exact = reference::layer_norm::<f32>(bytemuck::cast_slice(&raw), TILE.pow(2) as usize, None, None, 1e-5, false);
     let heights: &[f32] = bytemuck::cast_slice(&normalized);
     let worst = heights.iter().zip(&exact).map(|(y, exact)| (f64::from(*y) - exact).abs()).fold(0.0, f64::max);
     println!("largest difference of a height from the f64 reference {worst:.1e}");

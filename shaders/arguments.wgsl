@@ -1,8 +1,8 @@
-// Fits the dispatches of a plan to a row count that lies in a buffer on the device: for each of them spans, workgroups and
-// workgroups_x of its parameter block, and the arguments of its indirect dispatch. One invocation a dispatch.
+// Fits the dispatches of a plan to a row count that lies in a buffer on the device: for each of them spans, workgroups,
+// workgroups_x and rows of its parameter block, and the arguments of its indirect dispatch. One invocation a dispatch.
 //
 // Bindings: 0 control, uniform; 1 the row count, at counts[count_index]; 2 the parameter blocks, one every `block_words`
-// words, the three numbers first; 3 the arguments, three words every 16 bytes.
+// words, the four numbers first; 3 the arguments, three words every 16 bytes.
 // Preconditions: rows × segments of every block fits 32 bits.
 
 struct Control {
@@ -25,20 +25,24 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     // Places within a block, as in `params.wgsl`.
     let block = id.x * control.block_words;
-    let max_workgroups_x = blocks[block + 3u];
-    let first_row = blocks[block + 4u];
-    let most_rows = blocks[block + 5u];
-    let segments = blocks[block + 6u];
-    let spans_per_workgroup = blocks[block + 7u];
+    let max_workgroups_x = blocks[block + 4u];
+    let first_row = blocks[block + 5u];
+    let most_rows = blocks[block + 6u];
+    let segments = blocks[block + 7u];
+    let spans_per_workgroup = blocks[block + 8u];
+    let least_workgroups = blocks[block + 9u];
+    let most_workgroups = blocks[block + 10u];
 
     let count = counts[control.count_index];
     let rows = min(select(0u, count - first_row, count > first_row), most_rows);
     let spans = rows * segments;
-    let workgroups = spans / spans_per_workgroup + u32(spans % spans_per_workgroup != 0u);
+    let needed = spans / spans_per_workgroup + u32(spans % spans_per_workgroup != 0u);
+    let workgroups = min(max(needed, least_workgroups), most_workgroups);
     let x = min(workgroups, max_workgroups_x);
     let y = (workgroups + max(x, 1u) - 1u) / max(x, 1u);
     blocks[block] = spans;
     blocks[block + 1u] = workgroups;
     blocks[block + 2u] = x;
+    blocks[block + 3u] = rows;
     arguments[id.x] = vec4<u32>(x, y, 1u, 0u);
 }

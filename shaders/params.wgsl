@@ -5,18 +5,26 @@
 // Binding: 0, uniform.
 
 struct Params {
-    // Spans of this dispatch: rows × SEGMENTS.
+    // Spans of this dispatch: rows × segments.
     spans: u32,
     // Workgroups that have work; a 2-D dispatch may start a few more.
     workgroups: u32,
     // Workgroups along x.
     workgroups_x: u32,
-    // The rest of this group is for `arguments.wgsl`, which sets the three above for a row count on the device.
+    // Rows of this dispatch.
+    rows: u32,
+    // The rest of this group is for `arguments.wgsl`, which sets the four above for a row count on the device.
     max_workgroups_x: u32,
     first_row: u32,
-    rows: u32,
+    most_rows: u32,
     segments: u32,
     spans_per_workgroup: u32,
+    least_workgroups: u32,
+    most_workgroups: u32,
+    // Walks over the rows that leave sums for the gradients of weight and bias (`gradient/walk`).
+    groups: u32,
+    // Not 0: those sums, or the gradients themselves, are added to what lies there.
+    accumulate: u32,
     // TURNS, for loops that a driver should not unroll because it cannot see their length.
     turns: u32,
     // All 32 bits, for `kept` in `numbers.wgsl`, because a compiler cannot see that they are.
@@ -43,11 +51,18 @@ struct Params {
     mean_stride: u32,
     rstd_base: u32,
     rstd_stride: u32,
+    output_gradient_base: u32,
+    output_gradient_stride: u32,
+    sum_gradient_base: u32,
+    sum_gradient_stride: u32,
+    input_gradient_base: u32,
+    input_gradient_stride: u32,
     weight_base: u32,
     bias_base: u32,
+    weight_gradient_base: u32,
+    bias_gradient_base: u32,
     padding_0: u32,
     padding_1: u32,
-    padding_2: u32,
 }
 
 @group(0) @binding(0) var<uniform> bound_params: Params;

@@ -20,26 +20,6 @@ struct Span {
     owned: bool,
 }
 
-// The spans of an invocation.
-struct Place {
-    first_span: u32,
-    lane: u32,
-    local_index: u32,
-}
-
-// False where the whole workgroup has nothing to do; uniform over the workgroup.
-fn has_work(workgroup_id: vec3<u32>) -> bool {
-    // Not from the copy: a browser's analysis takes a private variable for one that differs from invocation to invocation.
-    return workgroup_id.y * bound_params.workgroups_x + workgroup_id.x < bound_params.workgroups;
-}
-
-fn place_of(workgroup_id: vec3<u32>, local_index: u32) -> Place {
-    params = bound_params;
-    let workgroup = workgroup_id.y * bound_params.workgroups_x + workgroup_id.x;
-    let first_span = workgroup * SPANS_PER_WORKGROUP + local_index / LANES * SPANS_PER_LANE;
-    return Place(first_span, local_index % LANES, local_index);
-}
-
 // One of the spans of this invocation.
 fn span_at(place: Place, slot: u32) -> Span {
     let index = min(place.first_span + slot, params.spans - 1u);
@@ -63,11 +43,16 @@ fn unit_mask(span: Span, turn: u32, even: bool) -> u32 {
     return select(0u, params.all_bits, in_span(span, turn, even));
 }
 
-// The unit of this lane in this turn; past the end of the span, the span's last one. No branch: lanes that part for one may not
-// have met again where a subgroup adds up.
-fn unit_load(span: Span, turn: u32, even: bool) -> Source {
+// Where the unit of this lane in this turn lies in its row; past the end of the span, where the span's last one does. No branch:
+// lanes that part for one may not have met again where a subgroup adds up.
+fn position_at(span: Span, turn: u32, even: bool) -> u32 {
     let index = unit_index(span, turn);
-    return source_load(span.row, span.begin + select(min(index, span.units - 1u), index, even));
+    return span.begin + select(min(index, span.units - 1u), index, even);
+}
+
+// That unit.
+fn unit_load(span: Span, turn: u32, even: bool) -> Source {
+    return source_load(span.row, position_at(span, turn, even));
 }
 
 // The span's first element, the same for all its lanes.

@@ -148,6 +148,22 @@ pub enum Error {
         /// The layer's affine map.
         affine: crate::Affine,
     },
+    /// A tensor that has no part in a pass, such as the output in the backward pass.
+    #[error("the {what} takes no part in the {operation} pass")]
+    Role {
+        /// The tensor.
+        what: &'static str,
+        /// The pass.
+        operation: crate::kernel::Operation,
+    },
+    /// Only one of the two statistics that the backward pass reads.
+    #[error("the {given} is given and the {missing} is not; give both, or neither, and they are measured")]
+    Statistics {
+        /// What was given.
+        given: &'static str,
+        /// What was not.
+        missing: &'static str,
+    },
     /// A tensor of the wrong shape.
     #[error("the {what} has shape {actual:?}, it must have shape {expected:?}")]
     Shape {

@@ -15,8 +15,8 @@ pub use error::Error;
 pub use gpu::{GpuDevice, GpuDeviceBuilder, GpuTensor, PreparedPlan, Region, Tuning};
 /// The `half` that this crate is built on, for f16 and bf16 tensors.
 pub use half;
-pub use kernel::{Affine, Capabilities, Normalization, Plan, Strategy, Variance};
-pub use ops::{Bindings, GpuLayerNorm};
+pub use kernel::{Affine, Capabilities, Normalization, Operation, Plan, Strategy, Variance};
+pub use ops::{Bindings, GpuLayerNorm, GpuStatistics, LayerNormGradients};
 pub use tensor::{MAX_RANK, StorageType, Tensor};
 /// The wgpu that this crate is built on, so that a caller has the same one.
 pub use wgpu;

@@ -1,4 +1,6 @@
-//! The scalar f64 reference: the formula, written to be read. It shares no code with the kernels.
+//! The scalar f64 reference: the formulas, written to be read. It shares no code with the kernels.
+//!
+//! Values go in as f32, which the kernels have, or as f64.
 
 /// Mean and reciprocal standard deviation of one row.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,11 +24,11 @@ pub struct RowStatistics {
 /// assert_eq!(row.mean, 2.0);
 /// assert_eq!(row.rstd, 1.0 / 1.5_f64.sqrt());
 /// ```
-pub fn row_statistics(row: &[f32], eps: f64, unbiased: bool) -> RowStatistics {
+pub fn row_statistics<T: Copy + Into<f64>>(row: &[T], eps: f64, unbiased: bool) -> RowStatistics {
     let n = row.len() as f64;
-    let rough_mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-    let mean = rough_mean + row.iter().map(|&x| f64::from(x) - rough_mean).sum::<f64>() / n;
-    let sum_of_squares: f64 = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
+    let rough_mean = row.iter().map(|&x| x.into()).sum::<f64>() / n;
+    let mean = rough_mean + row.iter().map(|&x| x.into() - rough_mean).sum::<f64>() / n;
+    let sum_of_squares: f64 = row.iter().map(|&x| (x.into() - mean).powi(2)).sum();
     let variance = sum_of_squares / if unbiased { n - 1.0 } else { n };
     RowStatistics { mean, rstd: reciprocal_root(variance + eps) }
 }
@@ -46,11 +48,11 @@ pub fn row_statistics(row: &[f32], eps: f64, unbiased: bool) -> RowStatistics {
 ///
 /// # Panics
 /// If `width` is 0 or does not divide the length, or weight or bias have another length than `width`.
-pub fn layer_norm(
-    input: &[f32],
+pub fn layer_norm<T: Copy + Into<f64>>(
+    input: &[T],
     width: usize,
-    weight: Option<&[f32]>,
-    bias: Option<&[f32]>,
+    weight: Option<&[T]>,
+    bias: Option<&[T]>,
     eps: f64,
     unbiased: bool,
 ) -> Vec<f64> {
@@ -65,8 +67,8 @@ pub fn layer_norm(
 /// // (9 + 16 + 0 + 0) / 4 = 6.25
 /// assert_eq!(root_mean_square_rstd(&[3.0, -4.0, 0.0, 0.0], 0.0), 1.0 / 2.5);
 /// ```
-pub fn root_mean_square_rstd(row: &[f32], eps: f64) -> f64 {
-    let mean_square = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / row.len() as f64;
+pub fn root_mean_square_rstd<T: Copy + Into<f64>>(row: &[T], eps: f64) -> f64 {
+    let mean_square = row.iter().map(|&x| x.into().powi(2)).sum::<f64>() / row.len() as f64;
     reciprocal_root(mean_square + eps)
 }
 
@@ -86,29 +88,187 @@ fn reciprocal_root(x: f64) -> f64 {
 ///
 /// # Panics
 /// As [`layer_norm`].
-pub fn rms_norm(input: &[f32], width: usize, weight: Option<&[f32]>, bias: Option<&[f32]>, eps: f64) -> Vec<f64> {
+pub fn rms_norm<T: Copy + Into<f64>>(
+    input: &[T],
+    width: usize,
+    weight: Option<&[T]>,
+    bias: Option<&[T]>,
+    eps: f64,
+) -> Vec<f64> {
     apply(input, width, weight, bias, |row| RowStatistics { mean: 0.0, rstd: root_mean_square_rstd(row, eps) })
 }
 
-fn apply(
-    input: &[f32],
+fn apply<T: Copy + Into<f64>>(
+    input: &[T],
     width: usize,
-    weight: Option<&[f32]>,
-    bias: Option<&[f32]>,
-    statistics: impl Fn(&[f32]) -> RowStatistics,
+    weight: Option<&[T]>,
+    bias: Option<&[T]>,
+    statistics: impl Fn(&[T]) -> RowStatistics,
 ) -> Vec<f64> {
-    assert!(width > 0 && input.len().is_multiple_of(width), "{} values are no rows of {width}", input.len());
-    assert!(weight.is_none_or(|weight| weight.len() == width), "the weight must have {width} values");
-    assert!(bias.is_none_or(|bias| bias.len() == width), "the bias must have {width} values");
+    check_rows(input, width);
+    check_parameter("weight", weight, width);
+    check_parameter("bias", bias, width);
     let mut output = Vec::with_capacity(input.len());
     for row in input.chunks_exact(width) {
         let RowStatistics { mean, rstd } = statistics(row);
         for (i, &x) in row.iter().enumerate() {
-            let normalized = (f64::from(x) - mean) * rstd;
-            let weight = weight.map_or(1.0, |weight| f64::from(weight[i]));
-            let bias = bias.map_or(0.0, |bias| f64::from(bias[i]));
-            output.push(normalized * weight + bias);
+            let normalized = (x.into() - mean) * rstd;
+            output.push(normalized * at(weight, i, 1.0) + at(bias, i, 0.0));
         }
     }
     output
+}
+
+/// The gradients of a loss by what a layer takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gradients {
+    /// By the input, as many values as it has.
+    pub input: Vec<f64>,
+    /// By the weight, `width` values: Σ dy · x̂ over the rows.
+    pub weight: Vec<f64>,
+    /// By the bias, `width` values: Σ dy over the rows.
+    pub bias: Vec<f64>,
+}
+
+/// The backward pass of [`layer_norm`]: from the gradient of a loss by its output, dy, to those by its input, weight and bias. With
+/// g = dy · weight,
+///
+/// dx = rstd · (g − Σg / n − x̂ · Σ(g · x̂) / n)
+///
+/// where the sums are over the row, and the second n is n − 1 for the unbiased variance. Where rstd is 0 (see [`RowStatistics`]), so is
+/// dx.
+///
+/// Whatever is added to all of a row, the output does not change, so the gradient of a row sums to 0:
+/// ```
+/// use gpu_layer_norm::reference::layer_norm_backward;
+///
+/// let gradients = layer_norm_backward(&[1.0, 2.0, 4.0, 1.0], &[1.0, 0.0, 0.0, 0.0], 4, None, 0.0, false);
+/// assert!(gradients.input.iter().sum::<f64>().abs() < 1e-15);
+/// assert_eq!(gradients.bias, [1.0, 0.0, 0.0, 0.0]);
+/// ```
+///
+/// # Panics
+/// If `width` is 0 or does not divide the length, `output_gradient` has another length than `input`, or the weight has another length
+/// than `width`.
+pub fn layer_norm_backward<T: Copy + Into<f64>>(
+    input: &[T],
+    output_gradient: &[T],
+    width: usize,
+    weight: Option<&[T]>,
+    eps: f64,
+    unbiased: bool,
+) -> Gradients {
+    let n = width as f64;
+    let divisor = if unbiased { n - 1.0 } else { n };
+    backward(input, output_gradient, width, weight, |row, gradient| {
+        let RowStatistics { mean, rstd } = row_statistics(row, eps, unbiased);
+        let normalized: Vec<f64> = row.iter().map(|&x| (x.into() - mean) * rstd).collect();
+        let gradient_mean = gradient.iter().sum::<f64>() / n;
+        (normalized, rstd, gradient_mean, divisor)
+    })
+}
+
+/// The backward pass of [`rms_norm`]: dx = rstd · (g − x̂ · Σ(g · x̂) / n), as [`layer_norm_backward`] has it but without a mean.
+///
+/// ```
+/// use gpu_layer_norm::reference::rms_norm_backward;
+///
+/// // x̂ is 1, −1, 1, 1 and rstd 1/2; the loss is the first output.
+/// let gradients = rms_norm_backward(&[2.0, -2.0, 2.0, 2.0], &[1.0, 0.0, 0.0, 0.0], 4, None, 0.0);
+/// assert_eq!(gradients.input, [0.375, 0.125, -0.125, -0.125]);
+/// assert_eq!(gradients.weight, [1.0, 0.0, 0.0, 0.0]);
+/// ```
+///
+/// # Panics
+/// As [`layer_norm_backward`].
+pub fn rms_norm_backward<T: Copy + Into<f64>>(
+    input: &[T],
+    output_gradient: &[T],
+    width: usize,
+    weight: Option<&[T]>,
+    eps: f64,
+) -> Gradients {
+    backward(input, output_gradient, width, weight, |row, _| {
+        let rstd = root_mean_square_rstd(row, eps);
+        (row.iter().map(|&x| x.into() * rstd).collect(), rstd, 0.0, width as f64)
+    })
+}
+
+/// `row` tells of a row and its g: x̂, rstd, what is taken off each g, and what Σ(g · x̂) is divided by.
+fn backward<T: Copy + Into<f64>>(
+    input: &[T],
+    output_gradient: &[T],
+    width: usize,
+    weight: Option<&[T]>,
+    row: impl Fn(&[T], &[f64]) -> (Vec<f64>, f64, f64, f64),
+) -> Gradients {
+    check_rows(input, width);
+    check_parameter("weight", weight, width);
+    let (values, expected) = (output_gradient.len(), input.len());
+    assert!(values == expected, "{values} values of the output's gradient in place of {expected}");
+    let mut gradients =
+        Gradients { input: Vec::with_capacity(expected), weight: vec![0.0; width], bias: vec![0.0; width] };
+    for (x, dy) in input.chunks_exact(width).zip(output_gradient.chunks_exact(width)) {
+        let g: Vec<f64> = dy.iter().enumerate().map(|(i, &dy)| dy.into() * at(weight, i, 1.0)).collect();
+        let (normalized, rstd, gradient_mean, divisor) = row(x, &g);
+        let slope = g.iter().zip(&normalized).map(|(g, x)| g * x).sum::<f64>() / divisor;
+        for (i, (g, x)) in g.iter().zip(&normalized).enumerate() {
+            gradients.input.push(rstd * (g - gradient_mean - x * slope));
+            gradients.weight[i] += dy[i].into() * x;
+            gradients.bias[i] += dy[i].into();
+        }
+    }
+    gradients
+}
+
+/// Compares a gradient with what central differences say of a function: (f(x + h) − f(x − h)) / 2h, element by element. Returns the
+/// largest difference, relative to the largest element of either.
+///
+/// For f of the size of 1, h = 1e-5 leaves a difference of about 1e-9: h² from the third derivative and 1e-16 / h from rounding.
+///
+/// ```
+/// use gpu_layer_norm::reference::{gradient_difference, layer_norm, layer_norm_backward};
+///
+/// // Of a loss that takes the outputs so many times each.
+/// let (x, share) = ([0.3, -1.0, 2.0, 0.7, 0.1, -0.2], [1.0, 0.5, -2.0, 0.0, 3.0, 1.0]);
+/// let loss = |x: &[f64]| -> f64 {
+///     layer_norm(x, 3, None, None, 1e-5, false).iter().zip(share).map(|(y, share)| y * share).sum()
+/// };
+/// let gradients = layer_norm_backward(&x, &share, 3, None, 1e-5, false);
+/// assert!(gradient_difference(loss, &x, &gradients.input, 1e-5) < 1e-8);
+/// ```
+///
+/// # Panics
+/// If `gradient` has another length than `x`.
+pub fn gradient_difference(f: impl Fn(&[f64]) -> f64, x: &[f64], gradient: &[f64], h: f64) -> f64 {
+    assert!(gradient.len() == x.len(), "{} values of a gradient in place of {}", gradient.len(), x.len());
+    let mut at = x.to_vec();
+    let (mut largest, mut difference) = (0.0_f64, 0.0_f64);
+    for (i, &gradient) in gradient.iter().enumerate() {
+        let [above, below] = [x[i] + h, x[i] - h].map(|moved| {
+            at[i] = moved;
+            f(&at)
+        });
+        at[i] = x[i];
+        let slope = (above - below) / (2.0 * h);
+        largest = largest.max(slope.abs()).max(gradient.abs());
+        // f64::max would pass over a NaN.
+        let found = (slope - gradient).abs();
+        if found.is_nan() || found > difference {
+            difference = found;
+        }
+    }
+    if largest == 0.0 { difference } else { difference / largest }
+}
+
+fn at<T: Copy + Into<f64>>(parameter: Option<&[T]>, i: usize, absent: f64) -> f64 {
+    parameter.map_or(absent, |parameter| parameter[i].into())
+}
+
+fn check_rows<T>(input: &[T], width: usize) {
+    assert!(width > 0 && input.len().is_multiple_of(width), "{} values are no rows of {width}", input.len());
+}
+
+fn check_parameter<T>(name: &str, parameter: Option<&[T]>, width: usize) {
+    assert!(parameter.is_none_or(|parameter| parameter.len() == width), "the {name} must have {width} values");
 }

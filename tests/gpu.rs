@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use common::sample::{Sample, Spot, Target, download, stored, upload};
+use common::sample::{Backward, Sample, Spot, Target, download, stored, upload};
 use common::{AFFINES, Case, Data, STRATEGIES, devices, element_budget, error_bound, geometries, short_name, submit};
 use gpu_layer_norm::kernel::{Access, ENTRY_POINT, Geometry, Kernel, Problem, Reduction, Role};
 use gpu_layer_norm::{
@@ -70,6 +70,7 @@ fn main() {
         add("recordings", recordings);
         add("the ONNX backend suites", onnx_suite);
         add("RMS normalization", rms);
+        add("gradients, plain", gradients_plain);
         add("samples of the whole space", samples);
         add("the conversions of f16 that the language has are used where they are exact", f16_conversions);
         add("16-bit storage decodes and encodes every kind of number", conversions);
@@ -259,7 +260,7 @@ fn outliers(name: &str, device: &GpuDevice) -> Outcome {
             let layer = GpuLayerNorm::new(device, &config.expect_nothing())?;
             let tensor = GpuTensor::upload(device, &case.tensor())?;
             let (output, rstd) = (GpuTensor::zeros(device, [rows, width])?, GpuTensor::zeros(device, [rows])?);
-            layer.forward_into(device, &Bindings::of(&tensor, &output).rstd(&rstd))?;
+            layer.execute(device, &Bindings::of(&tensor, &output).rstd(&rstd))?;
             for (row, found) in input.chunks(width).zip(rstd.download()?.values().iter()) {
                 let exact = reference::row_statistics(row, 0.0, false).rstd;
                 let off = (f64::from(*found) / exact - 1.0).abs();
@@ -280,7 +281,7 @@ fn tiny_eps(_: &str, device: &GpuDevice) -> Outcome {
                 let layer = GpuLayerNorm::new(device, &LayerNormConfig::new(width).eps(eps).strategy(strategy))?;
                 let input = GpuTensor::upload(device, &Tensor::from_f32([1, width], vec![constant; width])?)?;
                 let (output, rstd) = (GpuTensor::zeros(device, [1, width])?, GpuTensor::zeros(device, [1])?);
-                layer.forward_into(device, &Bindings::of(&input, &output).rstd(&rstd))?;
+                layer.execute(device, &Bindings::of(&input, &output).rstd(&rstd))?;
                 let (found, exact) = (f64::from(rstd.download()?.values()[0]), f64::from(eps).sqrt().recip());
                 if (found / exact - 1.0).abs() > common::rstd_bound(width) {
                     return Err(
@@ -400,7 +401,7 @@ fn nan_stays_in_its_row(_: &str, device: &GpuDevice) -> Outcome {
                 Normalization::RmsNorm => (LayerNormConfig::rms(width), Bindings::of(&input, &output)),
             };
             let layer = GpuLayerNorm::new(device, &config.affine(Affine::None).strategy(strategy))?;
-            layer.forward_into(device, &bindings.rstd(&rstd))?;
+            layer.execute(device, &bindings.rstd(&rstd))?;
             let (mean, rstd) = (mean.download()?.into_values(), rstd.download()?.into_values());
             for (row, values) in values.chunks(width).enumerate() {
                 let exact = reference::row_statistics(values, f64::from(1e-5_f32), false);
@@ -743,7 +744,7 @@ fn onnx_suite(_: &str, device: &GpuDevice) -> Outcome {
                 layer.set_bias(&Tensor::from_f32(shape, case.bias.clone())?)?;
                 bindings = bindings.mean(&mean).rstd(&rstd);
             }
-            layer.forward_into(device, &bindings)?;
+            layer.execute(device, &bindings)?;
             for (what, tensor, expected) in
                 [("Y", output, &case.output.values), ("Mean", mean, &case.mean), ("InvStdDev", rstd, &case.rstd)]
             {
@@ -785,6 +786,41 @@ const SAMPLES: u32 = 64;
 const SEED: u64 = 160_706_450;
 
 /// Storage types × affine × normalization × residual × statistics × strides × places × strategies.
+/// Every strategy of the backward pass, every storage type, with given and with measured statistics.
+fn gradients_plain(_: &str, device: &GpuDevice) -> Outcome {
+    for (rows, width) in [(7, 5), (70, 64), (300, 33), (9, 768), (3, 4097), (2, 9000)] {
+        for storage in StorageType::ALL {
+            let spot = Spot { storage, ..Spot::default() };
+            for normalization in [Normalization::LayerNorm, Normalization::RmsNorm] {
+                for strategy in STRATEGIES {
+                    for given in [true, false] {
+                        let sample = Sample {
+                            backward: Some(Backward {
+                                output_gradient: spot,
+                                weight_gradient: Some(Spot::default()),
+                                bias_gradient: Some(spot),
+                                ..Backward::default()
+                            }),
+                            rows,
+                            width,
+                            normalization,
+                            strategy: Some(strategy),
+                            input: spot,
+                            parameters: spot,
+                            output: Target::Own(spot),
+                            mean: (given && normalization == Normalization::LayerNorm).then(Spot::default),
+                            rstd: given.then(Spot::default),
+                            ..Sample::default()
+                        };
+                        sample.check(device)?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 fn samples(name: &str, device: &GpuDevice) -> Outcome {
     let storage = || prop::sample::select(StorageType::ALL.to_vec());
     // Often even, so that vectors are used too.
@@ -824,7 +860,14 @@ fn samples(name: &str, device: &GpuDevice) -> Outcome {
         any::<bool>(),
         prop::option::weighted(0.25, 1_usize..=9),
     );
-    let sample = (shape, numerics, tensors, any::<u64>()).prop_map(move |(shape, numerics, tensors, seed)| {
+    // Where the input gradient goes is one of these if it is no place of its own.
+    let places = prop::sample::select(vec![Role::OutputGradient, Role::SumGradient, Role::Input, Role::Residual]);
+    let backward = prop::option::of((
+        (spot(), prop::option::of(spot()), prop::option::of(spot()), prop::option::of(spot()), any::<bool>()),
+        prop::option::of(places),
+    ));
+    let sample = (shape, numerics, tensors, backward, any::<u64>());
+    let sample = sample.prop_map(move |(shape, numerics, tensors, backward, seed)| {
         let (rows, width) = shape;
         let (normalization, affine, zero_centred_weight, unbiased, eps, strategy) = numerics;
         let (input, residual, parameters, output, sum, mean, rstd, pooled, chunk_rows) = tensors;
@@ -839,7 +882,8 @@ fn samples(name: &str, device: &GpuDevice) -> Outcome {
             (Target::InPlaceOf(a), Target::InPlaceOf(b)) => a != b,
             _ => true,
         });
-        Sample {
+        let forward = Sample {
+            backward: None,
             rows: rows.min((budget / width).max(1)),
             width,
             normalization,
@@ -859,7 +903,19 @@ fn samples(name: &str, device: &GpuDevice) -> Outcome {
             chunk_rows,
             row_count: None,
             seed,
-        }
+        };
+        let Some((tensors, place)) = backward else { return forward };
+        let (output_gradient, sum_gradient, weight_gradient, bias_gradient, accumulate) = tensors;
+        let output = match place {
+            Some(Role::SumGradient) if sum_gradient.is_none() => Target::InPlaceOf(Role::OutputGradient),
+            Some(Role::Residual) if residual.is_none() => Target::InPlaceOf(Role::Input),
+            Some(role) => Target::InPlaceOf(role),
+            None => Target::Own(input),
+        };
+        let backward = Backward { output_gradient, sum_gradient, weight_gradient, bias_gradient, accumulate };
+        // Both statistics or neither.
+        let mean = rstd.filter(|_| !rms);
+        Sample { backward: Some(backward), output, mean, ..forward }
     });
     println!("{name}: {SAMPLES} samples from seed {SEED}");
     let mut runner = TestRunner::new(Config {
@@ -887,7 +943,7 @@ fn conversions(_: &str, device: &GpuDevice) -> Outcome {
         layer.set_bias(bias)?;
         let input = GpuTensor::zeros(device, [1, width])?;
         let output = GpuTensor::zeros_as(device, [1, width], storage)?;
-        layer.forward_into(device, &Bindings::of(&input, &output))?;
+        layer.execute(device, &Bindings::of(&input, &output))?;
         Ok(output.download()?)
     };
     // Subnormal f32 may count as zero.
@@ -1042,7 +1098,7 @@ fn places(_: &str, device: &GpuDevice) -> Outcome {
         upload(device, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC, bytemuck::cast_slice(&values));
     let columns = |first| Region::new(&matrix, StorageType::F32).offset(first).row_stride(2 * width as u64);
     let layer = GpuLayerNorm::new(device, &LayerNormConfig::new(width))?;
-    layer.forward_into(device, &Bindings::new(rows as u64, columns(0), columns(width as u64)))?;
+    layer.execute(device, &Bindings::new(rows as u64, columns(0), columns(width as u64)))?;
     let bytes = download(device, &matrix);
     let after: &[f32] = bytemuck::cast_slice(&bytes);
     for (after, before) in after.chunks(2 * width).zip(values.chunks(2 * width)) {

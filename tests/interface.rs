@@ -386,7 +386,7 @@ fn statistics_and_the_sum_with_a_residual_are_written_when_asked_for() {
     let zeros = |shape: &[usize]| GpuTensor::zeros(&device, shape).expect("a tensor");
     let (output, sum, mean, rstd) = (zeros(&[2, 4]), zeros(&[2, 4]), zeros(&[2]), zeros(&[2]));
     let bindings = Bindings::of(&input, &output).residual(&residual).sum(&sum).mean(&mean).rstd(&rstd);
-    layer.forward_into(&device, &bindings).expect("submitted");
+    layer.execute(&device, &bindings).expect("submitted");
     let rows = [1.0, 2.0, 4.0, 1.0, 6.0, 3.0, 2.0, 4.0];
     assert_eq!(*sum.download().expect("a download").values(), rows);
     assert_eq!(*mean.download().expect("a download").values(), [2.0, 3.75]);
@@ -738,7 +738,7 @@ fn a_row_count_on_a_device_with_small_workgroups_works() {
     let count = GpuTensor::upload(&device, &Tensor::from_f32([1], vec![f32::from_bits(2)]).expect("a tensor"));
     let count = count.expect("an upload");
     let bindings = Bindings::of(&input, &output).row_count(count.buffer(), 0);
-    layer.forward_into(&device, &bindings).expect("a forward pass");
+    layer.execute(&device, &bindings).expect("a forward pass");
     let values = output.download().expect("an output").into_values();
     assert!(values[..8].iter().all(|y| *y != 0.0) && values[8..] == [0.0; 4], "{values:?}");
 }

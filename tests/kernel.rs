@@ -4,8 +4,8 @@ mod common;
 
 use common::{AFFINES, STRATEGIES};
 use gpu_layer_norm::kernel::{
-    Access, AdapterClass, Capabilities, Dialect, Geometry, Kernel, Layout, MAX_TURNS, MAX_WIDTH, Place, Plan, Problem,
-    Reduction, Role, SubgroupSizes, Tunings, Unit,
+    Access, AdapterClass, BindingRole, Capabilities, Dialect, Dispatch, Entry, Geometry, Kernel, Layout, MAX_TURNS,
+    MAX_WIDTH, Operation, Place, Plan, Problem, Reduction, Role, SubgroupSizes, Tunings, Unit,
 };
 use gpu_layer_norm::{Affine, Error, LayerNormConfig, Normalization, StorageType, Variance, kernel};
 use proptest::prelude::*;
@@ -87,6 +87,11 @@ fn base_and_stride(params: &kernel::Params, role: Role) -> (u32, u32) {
         Role::Sum => (params.sum_base, params.sum_stride),
         Role::Mean => (params.mean_base, params.mean_stride),
         Role::Rstd => (params.rstd_base, params.rstd_stride),
+        Role::OutputGradient => (params.output_gradient_base, params.output_gradient_stride),
+        Role::SumGradient => (params.sum_gradient_base, params.sum_gradient_stride),
+        Role::InputGradient => (params.input_gradient_base, params.input_gradient_stride),
+        Role::WeightGradient => (params.weight_gradient_base, 0),
+        Role::BiasGradient => (params.bias_gradient_base, 0),
     }
 }
 
@@ -110,15 +115,17 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
             assert!(bytes.start <= first);
             assert_eq!(bytes.end, end.next_multiple_of(4));
             assert!(bytes.end - bytes.start <= capabilities.max_binding_bytes);
-            for dispatch in &chunk.dispatches {
-                let unit = if role.is_statistic() { 1 } else { plan.kernels()[dispatch.kernel].unit.elements().into() };
+            let has_it = |dispatch: &&Dispatch| plan.kernels()[dispatch.kernel].slot(role).is_some();
+            for dispatch in chunk.dispatches.iter().filter(has_it) {
+                let one_by_one = role.is_statistic() || matches!(role, Role::WeightGradient | Role::BiasGradient);
+                let unit = if one_by_one { 1 } else { plan.kernels()[dispatch.kernel].unit.elements().into() };
                 let (base, found) = base_and_stride(&dispatch.params, role);
                 assert_eq!(
                     bytes.start + u64::from(base) * unit * layout.storage.bytes(),
                     first,
                     "the base of the {role} leads to the first row"
                 );
-                if chunk.rows.end - chunk.rows.start > 1 {
+                if chunk.rows.end - chunk.rows.start > 1 && !role.is_parameter() {
                     assert_eq!(u64::from(found) * unit, stride, "the stride of the {role} leads to the next row");
                 }
                 // Indices are u32.
@@ -130,8 +137,50 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
             let kernel = &plan.kernels()[dispatch.kernel];
             let params = dispatch.params;
             let rows = chunk.rows.end - chunk.rows.start;
-            assert_eq!(u64::from(params.spans), rows * u64::from(kernel.segments()));
-            assert_eq!(params.workgroups, params.spans.div_ceil(kernel.spans_per_workgroup));
+            assert_eq!(u64::from(params.rows), rows);
+            match kernel.entry {
+                Entry::Gradient | Entry::GradientColumns => {
+                    assert_eq!(
+                        params.workgroups * kernel.spans_per_workgroup,
+                        params.groups * kernel.segments(),
+                        "each walk has its invocations, and none are left over"
+                    );
+                    if kernel.unit == Unit::Pair {
+                        assert_eq!(params.groups % 2, 0, "the rows of a walk begin in the same half of a word");
+                    }
+                    // All loops of an invocation together stay below what llvmpipe lets run.
+                    let rounds = params.rows.div_ceil(params.groups);
+                    assert!(
+                        rounds * (1 + 3 * kernel.turns()) + kernel.turns() < 65_534,
+                        "{rounds} in {}",
+                        kernel.label()
+                    );
+                }
+                Entry::GradientParameters => {
+                    assert_eq!(params.workgroups, kernel.width.div_ceil(kernel.spans_per_workgroup));
+                    assert_eq!(chunk.rows.end, problem.rows(), "after all rows");
+                }
+                entry => {
+                    let segments = if entry == Entry::GradientMerge { 1 } else { kernel.segments() };
+                    assert_eq!(u64::from(params.spans), rows * u64::from(segments));
+                    assert_eq!(params.workgroups, params.spans.div_ceil(kernel.spans_per_workgroup));
+                }
+            }
+            for binding in kernel.bindings() {
+                let bytes = match binding.role {
+                    BindingRole::Partials | BindingRole::SegmentSums => rows * u64::from(kernel.segments()) * 16,
+                    BindingRole::Coefficients => rows * 32,
+                    BindingRole::ParameterSums => {
+                        let sums = if kernel.parameter_sums == Affine::WeightAndBias { 8 } else { 4 };
+                        u64::from(params.groups) * sums * u64::from(kernel.width)
+                    }
+                    BindingRole::Tensor(role) if problem.layout(role).is_none() => rows * 4,
+                    BindingRole::Params | BindingRole::Tensor(_) => continue,
+                };
+                let scratch = plan.scratch().iter().find(|(role, _)| *role == binding.role);
+                let (_, length) = scratch.expect("what is no tensor is in scratch memory");
+                assert!(bytes <= *length, "{bytes} of {length} bytes of {:?}", binding.role);
+            }
             let [x, y, z] = dispatch.workgroups;
             assert_eq!((x, z), (params.workgroups_x, 1));
             assert!(x.max(y) <= capabilities.max_workgroups_per_dimension);
@@ -141,13 +190,15 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
             assert!(u64::from(params.workgroups) * u64::from(kernel.spans_per_workgroup) <= u32::MAX.into());
             assert_eq!(u64::from(kernel.width) % u64::from(kernel.unit.elements()), 0);
         }
-        let segments = u64::from(plan.kernels()[0].segments());
-        if segments > 1 {
-            assert!((chunk.rows.end - chunk.rows.start) * segments * 16 <= plan.scratch_bytes());
-        }
     }
     assert_eq!(next_row, problem.rows());
-    assert!(plan.scratch_bytes() <= capabilities.max_binding_bytes);
+    assert!(plan.scratch().iter().all(|(_, bytes)| *bytes <= capabilities.max_binding_bytes));
+    if problem.operation() == Operation::Backward {
+        let bytes: u64 = plan.scratch().iter().map(|(_, bytes)| bytes).sum();
+        // Two walks of two sums, and what is kept of the one row that a chunk has at least.
+        let longest = 16 * u64::from(problem.width()) + (32 << 20);
+        assert!(bytes <= longest.max(64 << 20), "{bytes} bytes of scratch");
+    }
     for kernel in plan.kernels() {
         assert!(kernel.workgroup_size() <= capabilities.max_invocations_per_workgroup);
         assert!(kernel.workgroup_storage() <= capabilities.max_workgroup_storage);
@@ -160,7 +211,9 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
         let step = if kernel.access == Access::Reread { 4 } else { 1 };
         let merged = if kernel.segments() > 1 { kernel.segments().div_ceil(kernel.lanes) } else { 0 };
         let all = match kernel.entry {
-            kernel::Entry::Merge => turns + 6 * merged,
+            Entry::Merge | Entry::GradientMerge => turns + 6 * merged,
+            // Above, with the number of rows.
+            Entry::Gradient | Entry::GradientColumns | Entry::GradientParameters => continue,
             _ => spans * (3 * (turns.div_ceil(step) + turns.div_ceil(16)) + 3 * turns),
         };
         assert!(all < 65_534, "{all} turns in {}", kernel.label());
@@ -178,10 +231,12 @@ proptest! {
         width in any_width(),
         affine in any_affine(),
         rms in any::<bool>(),
+        backward in any::<bool>(),
         tensors in prop_oneof![Just(vec![]), any_tensors()],
     ) {
         let normalization = if rms { Normalization::RmsNorm } else { Normalization::LayerNorm };
-        let problem = with_tensors(Problem::new(rows, width)?.affine(affine).normalization(normalization)?, &tensors);
+        let problem = Problem::new(rows, width)?.affine(affine).normalization(normalization)?;
+        let problem = with_tensors(if backward { problem.backward() } else { problem }, &tensors);
         let end = |(role, layout): (Role, &Layout)| {
             let row = if role.is_statistic() { 1 } else { width };
             let rows = if role.is_parameter() { 1 } else { u128::from(rows) };
@@ -194,10 +249,21 @@ proptest! {
         match Plan::new(&problem, &capabilities) {
             Ok(plan) => check(&plan, &capabilities),
             Err(Error::BufferSize { .. }) => prop_assert!(problem.tensors().map(end).any(|end| end > 1 << 40)),
-            Err(Error::DeviceTooSmall { needed, actual, .. }) => {
+            Err(Error::DeviceTooSmall { needed, actual, .. }) if !backward => {
                 prop_assert_eq!((needed, actual), (buffers.into(), capabilities.max_storage_buffers.into()));
                 prop_assert!(needed > actual);
             }
+            // Eight are always enough.
+            Err(Error::DeviceTooSmall { needed, actual, .. }) => {
+                prop_assert_eq!(actual, u64::from(capabilities.max_storage_buffers));
+                prop_assert!(needed > actual && needed <= 8);
+            }
+            Err(Error::Statistics { .. }) => {
+                prop_assert!(problem.layout(Role::Mean).is_some() != problem.layout(Role::Rstd).is_some() && !rms);
+            }
+            // The sums of a walk are longer than a binding, or those of the two that rows in pairs take.
+            Err(Error::RowSize { bytes, max }) if backward => prop_assert!(bytes > max && bytes <= 16 * width),
+            Err(Error::Geometry { .. }) if backward => prop_assert!(capabilities.max_storage_buffers < 8),
             Err(Error::Geometry { .. }) => {
                 prop_assert!(capabilities.max_storage_buffers < buffers + 1 && width > 1 << 20);
             }
@@ -210,6 +276,7 @@ proptest! {
                     check(&plan, &capabilities);
                 }
                 Err(Error::Strategy { .. } | Error::BufferSize { .. } | Error::DeviceTooSmall { .. }) => {}
+                Err(Error::Statistics { .. } | Error::RowSize { .. }) if backward => {}
                 Err(error) => prop_assert!(false, "{error}"),
             }
         }

@@ -25,7 +25,9 @@ fn run(device: &GpuDevice, plan: &Plan, seed: u64, tensors: &mut [(Role, Vec<u8>
     let [chunk] = plan.chunks() else { panic!("{plan} has one chunk") };
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
     let buffers: Vec<_> = tensors.iter().map(|(role, bytes)| (*role, upload(device, usage, bytes))).collect();
-    let partials = upload(device, usage, &vec![0xff; plan.scratch_bytes().max(16) as usize]);
+    let scratch = plan.scratch().iter();
+    let scratch: Vec<_> =
+        scratch.map(|(role, bytes)| (*role, upload(device, usage, &vec![0xff; *bytes as usize]))).collect();
     for dispatch in &chunk.dispatches {
         let kernel = &plan.kernels()[dispatch.kernel];
         let source = wgpu::ShaderSource::Naga(Cow::Owned(rewritten(kernel, seed)));
@@ -43,12 +45,13 @@ fn run(device: &GpuDevice, plan: &Plan, seed: u64, tensors: &mut [(Role, Vec<u8>
             .bindings()
             .iter()
             .map(|binding| {
-                let resource = match binding.role {
-                    BindingRole::Params => params.as_entire_binding(),
-                    BindingRole::Partials => partials.as_entire_binding(),
-                    BindingRole::Tensor(role) => {
-                        let (_, buffer) = buffers.iter().find(|(other, _)| *other == role).expect("a buffer");
-                        buffer.as_entire_binding()
+                let left = scratch.iter().find(|(role, _)| *role == binding.role);
+                let resource = match (left, binding.role) {
+                    (Some((_, buffer)), _) => buffer.as_entire_binding(),
+                    (None, BindingRole::Params) => params.as_entire_binding(),
+                    (None, role) => {
+                        let own = |(other, _): &&(Role, wgpu::Buffer)| BindingRole::Tensor(*other) == role;
+                        buffers.iter().find(own).expect("a buffer").1.as_entire_binding()
                     }
                 };
                 wgpu::BindGroupEntry { binding: binding.role.binding(), resource }

@@ -43,12 +43,14 @@ fn all_kernels() -> HashSet<Kernel> {
         for width in WIDTHS {
             for rows in [1, 100_000] {
                 for affine in AFFINES {
-                    let problem = Problem::new(rows, width).expect("a valid problem").affine(affine);
-                    all.extend(kernels(Plan::new(&problem, &capabilities).ok()));
-                    for strategy in STRATEGIES {
-                        all.extend(kernels(Plan::with_strategy(&problem, &capabilities, strategy).ok()));
+                    let forward = Problem::new(rows, width).expect("a valid problem").affine(affine);
+                    for problem in [forward, with_gradients(forward)] {
+                        all.extend(kernels(Plan::new(&problem, &capabilities).ok()));
+                        for strategy in STRATEGIES {
+                            all.extend(kernels(Plan::with_strategy(&problem, &capabilities, strategy).ok()));
+                        }
+                        all.extend(kernels(geometries(&problem, &capabilities)));
                     }
-                    all.extend(kernels(geometries(&problem, &capabilities)));
                 }
             }
         }
@@ -63,6 +65,13 @@ fn all_kernels() -> HashSet<Kernel> {
     all
 }
 
+/// The backward pass of a problem, with the gradients of the parameters that it has.
+fn with_gradients(problem: Problem) -> Problem {
+    [Role::WeightGradient, Role::BiasGradient]
+        .into_iter()
+        .fold(problem.backward(), |problem, role| problem.tensor(role, StorageType::F32).unwrap_or(problem))
+}
+
 /// Every storage type in every role, every tensor present and absent, in place, shared, RMS, zero-centred.
 fn tensor_problems() -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -75,11 +84,33 @@ fn tensor_problems() -> Vec<Problem> {
             for role in [Role::Input, Role::Residual, Role::Weight, Role::Bias, Role::Output, Role::Sum] {
                 problems.push(with(plain, role, own));
             }
-            let all = Role::ALL.into_iter().fold(plain, |problem, role| {
-                let storage = if role.is_statistic() { StorageType::F32 } else { storage };
-                with(problem, role, place(storage, None, 0))
-            });
-            problems.push(all.zero_centred_weight(true));
+            let all = |problem: Problem| {
+                let operation = problem.operation();
+                let roles = Role::ALL.into_iter().filter(|role| operation.reads(*role) || operation.writes(*role));
+                let all = roles.fold(problem, |problem, role| {
+                    let storage = if role.is_statistic() { StorageType::F32 } else { storage };
+                    with(problem, role, place(storage, None, 0))
+                });
+                all.zero_centred_weight(true)
+            };
+            problems.extend([all(plain), all(plain.backward()).accumulate(true)]);
+            let backward = with_gradients(plain);
+            for role in Role::ALL.into_iter().filter(|role| !role.is_statistic()) {
+                problems.extend(backward.tensor(role, own));
+            }
+            let small = [Role::Input, Role::Weight, Role::OutputGradient, Role::InputGradient, Role::BiasGradient];
+            let small = small.into_iter().fold(backward, |problem, role| with(problem, role, own));
+            problems.extend([small, small.normalization(Normalization::RmsNorm).expect("a valid problem")]);
+            for (offset, place_of) in [(0, Role::Input), (1, Role::OutputGradient), (2, Role::SumGradient)] {
+                let pool = |offset: u64| place(storage, Some(1), offset << 20);
+                let pooled = with(with(small, Role::Input, pool(0)), Role::OutputGradient, pool(1));
+                let pooled = with(with(pooled, Role::SumGradient, pool(2)), Role::Weight, pool(4));
+                assert!(pooled.layout(place_of).is_some());
+                problems.extend([
+                    with(pooled, Role::InputGradient, pool(3)),
+                    with(pooled, Role::InputGradient, pool(offset)),
+                ]);
+            }
             let pool = |offset: u64| place(storage, Some(1), offset << 20);
             let pooled = with(with(with(plain, Role::Input, pool(0)), Role::Weight, pool(1)), Role::Output, pool(2));
             problems.push(pooled);
@@ -211,9 +242,20 @@ fn the_row_count_kernel_validates_and_translates_and_knows_where_the_params_lie(
     macro_rules! words {
         ($($field:ident),+) => { [$(std::mem::offset_of!(Params, $field) / 4),+] };
     }
-    let words =
-        words!(spans, workgroups, workgroups_x, max_workgroups_x, first_row, rows, segments, spans_per_workgroup);
-    assert_eq!(words, [0, 1, 2, 3, 4, 5, 6, 7]);
+    let words = words!(
+        spans,
+        workgroups,
+        workgroups_x,
+        rows,
+        max_workgroups_x,
+        first_row,
+        most_rows,
+        segments,
+        spans_per_workgroup,
+        least_workgroups,
+        most_workgroups
+    );
+    assert_eq!(words, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
 }
 
 #[test]
@@ -232,9 +274,12 @@ fn the_params_block_has_the_layout_of_its_host_twin() {
     }
     #[rustfmt::skip]
     let host = host!(
-        spans, workgroups, workgroups_x, max_workgroups_x, first_row, rows, segments, spans_per_workgroup, turns, all_bits,
-        eps, mean_share, variance_share, variance_share_rest, variance_factor, input_base, input_stride, residual_base, residual_stride, output_base, output_stride, sum_base,
-        sum_stride, mean_base, mean_stride, rstd_base, rstd_stride, weight_base, bias_base, padding_0, padding_1, padding_2
+        spans, workgroups, workgroups_x, rows, max_workgroups_x, first_row, most_rows, segments, spans_per_workgroup,
+        least_workgroups, most_workgroups, groups, accumulate, turns, all_bits, eps, mean_share, variance_share,
+        variance_share_rest, variance_factor, input_base, input_stride, residual_base, residual_stride, output_base,
+        output_stride, sum_base, sum_stride, mean_base, mean_stride, rstd_base, rstd_stride, output_gradient_base,
+        output_gradient_stride, sum_gradient_base, sum_gradient_stride, input_gradient_base, input_gradient_stride, weight_base,
+        bias_base, weight_gradient_base, bias_gradient_base, padding_0, padding_1
     );
     assert_eq!(wgsl, host);
 }

@@ -5,7 +5,7 @@ use gpu_layer_norm::{GpuDevice, wgpu};
 
 use super::stopwatch::Work;
 
-/// A copy of the beginning of one buffer to another.
+/// A copy of the beginning of one buffer to another, or of the exclusive or of several.
 pub(super) struct Copy {
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
@@ -19,7 +19,7 @@ impl Copy {
 
     pub(super) fn new(
         device: &GpuDevice,
-        source: &wgpu::Buffer,
+        sources: &[&wgpu::Buffer],
         target: &wgpu::Buffer,
         bytes: u64,
         (size, turns): (u32, u32),
@@ -28,9 +28,15 @@ impl Copy {
         let count = bytes / 16;
         let workgroups = count.div_ceil(u64::from(size * turns)) as u32;
         let x = workgroups.clamp(1, device.capabilities().max_workgroups_per_dimension);
+        let declarations: Vec<_> = (0..sources.len())
+            .map(|i| format!("@group(0) @binding({}) var<storage, read> source_{i}: array<vec4<u32>>;", i + 1))
+            .collect();
+        let vectors: Vec<_> = (0..sources.len()).map(|i| format!("source_{i}[i]")).collect();
         let wgsl = format!(
             "const SIZE: u32 = {size}u;\nconst TURNS: u32 = {turns}u;\nconst COUNT: u32 = {count}u;\n\
-             const WORKGROUPS_X: u32 = {x}u;\n{}",
+             const WORKGROUPS_X: u32 = {x}u;\n{}\nfn source(i: u32) -> vec4<u32> {{ return {}; }}\n{}",
+            declarations.join("\n"),
+            vectors.join(" ^ "),
             include_str!("copy.wgsl")
         );
         let descriptor =
@@ -45,20 +51,19 @@ impl Copy {
             compilation_options: wgpu::PipelineCompilationOptions::default(),
             cache: None,
         });
-        let part = |buffer| {
-            wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+        let entry = |(binding, buffer)| wgpu::BindGroupEntry {
+            binding,
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                 buffer,
                 offset: 0,
                 size: wgpu::BufferSize::new(count.max(1) * 16),
-            })
+            }),
         };
+        let entries: Vec<_> = (0..).zip([target].into_iter().chain(sources.iter().copied())).map(entry).collect();
         let bind_group = gpu.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some("copy"),
             layout: &pipeline.get_bind_group_layout(0),
-            entries: &[
-                wgpu::BindGroupEntry { binding: 0, resource: part(source) },
-                wgpu::BindGroupEntry { binding: 1, resource: part(target) },
-            ],
+            entries: &entries,
         });
         Self { pipeline, bind_group, workgroups: (x, workgroups.div_ceil(x)) }
     }

@@ -3,6 +3,7 @@
 
 mod case;
 mod copies;
+mod gradients;
 mod pool;
 pub mod report;
 mod stopwatch;
@@ -14,6 +15,7 @@ use gpu_layer_norm::{Affine, Error, GpuLayerNorm, Plan, PreparedPlan, Tensor, wg
 pub use case::{Case, Operation};
 pub use copies::Copies;
 use copies::Copy;
+pub use gradients::ExactGradients;
 pub use pool::Pool;
 pub use stopwatch::{Stopwatch, Work, median, medians};
 
@@ -21,8 +23,11 @@ pub use stopwatch::{Stopwatch, Work, median, medians};
 pub struct Bench {
     pub case: Case,
     pub plans: Vec<PreparedPlan>,
+    /// Of a backward pass: the forward pass that saves the statistics.
+    pub forward: Option<PreparedPlan>,
     pub copies: Copies,
-    /// |y − y_f64| at most, the rounding to storage taken off.
+    /// |y − y_f64| at most, the rounding to storage taken off. Of a backward pass |dx − dx_f64|, as a share of
+    /// rstd · max |dy · weight| of the row.
     pub largest_error: f64,
 }
 
@@ -34,6 +39,7 @@ impl Bench {
     pub fn new(pool: &mut Pool, case: Case, all_candidates: bool) -> Result<Self, Error> {
         assert!(case.elements() <= pool.elements, "{case:?} is larger than its buffers");
         pool.fill(case.storage)?;
+        pool.make_room(&case);
         let device = &pool.device;
         let stopwatch = Stopwatch::new(device);
         let layer = GpuLayerNorm::new(device, &case.config())?;
@@ -50,40 +56,48 @@ impl Bench {
         } else {
             vec![Plan::new(&problem, &capabilities)?]
         };
+        let forward = pool.saving_statistics(&case).map(|bindings| layer.prepare(device, &bindings)).transpose()?;
         let mut largest_error = 0.0_f64;
         let mut plans = Vec::new();
         for plan in candidates {
             let prepared = layer.prepare_plan(device, plan, &bindings)?;
             let mut encoder = device.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            encoder.clear_buffer(&pool.output, 0, None);
-            encoder.clear_buffer(&pool.sum, 0, None);
+            if let Some(forward) = &forward {
+                forward.encode(&mut encoder);
+            }
+            for written in [&pool.output, &pool.sum, &pool.weight_gradient, &pool.bias_gradient] {
+                encoder.clear_buffer(written, 0, None);
+            }
             prepared.encode(&mut encoder);
             device.queue().submit([encoder.finish()]);
             largest_error = largest_error.max(pool.check(&case)?);
             plans.push(prepared);
         }
 
+        let moves = pool.moves(&case);
         let most = device.capabilities().max_invocations_per_workgroup;
         let mut copies: Vec<_> = Copy::VARIANTS
             .into_iter()
             .filter(|(size, _)| *size <= most)
             .map(|variant| {
-                let copy = |source, target| Copy::new(device, source, target, case.tensor_bytes(), variant);
-                let mut copies = Copies(vec![copy(&pool.input, &pool.output)]);
-                if case.operation == Operation::Residual {
-                    copies.0.push(copy(&pool.residual, &pool.sum));
-                }
-                copies
+                let bytes = case.tensor_bytes();
+                let copy = moves.iter().map(|(sources, target)| Copy::new(device, sources, target, bytes, variant));
+                Copies(copy.collect())
             })
             .collect();
         let works: Vec<&dyn Work> = copies.iter().map(|copies| copies as &dyn Work).collect();
         let times = medians(&stopwatch, &works, 5)?;
         let fastest = (0..times.len()).min_by_key(|&i| times[i]).expect("there are copies");
         let copies = copies.swap_remove(fastest);
-        let few = 0..case.elements().min(1 << 16) / 16 * 16;
-        let copied = pool.download(&pool.output, case.storage, few.clone())?;
-        assert!(few.map(|i| Pool::value(case.storage, 0, i)).eq(copied), "the copy copies");
-        Ok(Self { case, plans, copies, largest_error })
+        let few = 0..case.tensor_bytes().min(1 << 18) / 16 * 16;
+        for (sources, target) in moves {
+            let mut copied = pool.bytes(target, few.clone())?;
+            for source in sources {
+                copied.iter_mut().zip(pool.bytes(source, few.clone())?).for_each(|(byte, source)| *byte ^= source);
+            }
+            assert!(copied.iter().all(|&byte| byte == 0), "the copy copies");
+        }
+        Ok(Self { case, plans, forward, copies, largest_error })
     }
 
     /// The planner's pick.
@@ -103,9 +117,13 @@ impl Bench {
 
 /// The largest |y − exact|; NaN if one of them is.
 pub fn largest_difference(output: &[f32], exact: &[f64]) -> f64 {
-    let differences = output.iter().zip(exact).map(|(&y, exact)| (f64::from(y) - exact).abs());
+    largest(output.iter().zip(exact).map(|(&y, exact)| (f64::from(y) - exact).abs()))
+}
+
+/// The largest of these errors, 0 if none is above; NaN if one of them is.
+pub fn largest(errors: impl IntoIterator<Item = f64>) -> f64 {
     // f64::max would pass over a NaN.
-    differences.fold(0.0, |largest: f64, next| if largest.is_nan() || next <= largest { largest } else { next })
+    errors.into_iter().fold(0.0, |largest: f64, next| if largest.is_nan() || next <= largest { largest } else { next })
 }
 
 pub fn gigabytes_per_second(bytes: u64, time: Duration) -> f64 {

@@ -28,14 +28,21 @@ pub const FEW_ROWS: [(usize, usize); 11] = [
     (16, 65_536),
 ];
 
-const USAGE: &str = "  --json FILE           writes the results here too
+fn usage(operations: &[Operation], default: &[Operation]) -> String {
+    let names = |operations: &[Operation]| operations.iter().map(|it| it.name()).collect::<Vec<_>>().join(", ");
+    let unless_all = if default == operations { String::new() } else { format!("; {}", names(default)) };
+    format!(
+        "  --json FILE           writes the results here too
   --log2-elements N     tensors of 2^N elements; 28 on a GPU, 22 on a processor
   --widths A,B,…        only these widths, and no few-row shapes
   --storage A,B,…       of f32, f16, bf16
-  --operations A,B,…    of layer_norm, residual, rms_norm
+  --operations A,B,…    of {}{unless_all}
   --samples N           runs of each, of which the median counts; 15
 
-GPU_LAYER_NORM_ADAPTER=NAME picks an adapter whose name or driver contains NAME; the best one otherwise.";
+GPU_LAYER_NORM_ADAPTER=NAME picks an adapter whose name or driver contains NAME; the best one otherwise.",
+        names(operations)
+    )
+}
 
 /// What a benchmark was told.
 pub struct Options {
@@ -48,22 +55,27 @@ pub struct Options {
 }
 
 impl Options {
-    /// Reads the command line. Says what is wrong with it, and ends.
-    pub fn from_command_line() -> Self {
-        Self::parse(lexopt::Parser::from_env()).unwrap_or_else(|error| {
-            eprintln!("{error}\n\n{USAGE}");
+    /// Reads the command line of a benchmark of these operations, the default ones unless others are asked for. Says what is
+    /// wrong with it, and ends.
+    pub fn from_command_line(operations: &[Operation], default: &[Operation]) -> Self {
+        Self::parse(lexopt::Parser::from_env(), operations, default).unwrap_or_else(|error| {
+            eprintln!("{error}\n\n{}", usage(operations, default));
             std::process::exit(2);
         })
     }
 
-    fn parse(mut parser: lexopt::Parser) -> Result<Self, lexopt::Error> {
+    fn parse(
+        mut parser: lexopt::Parser,
+        operations: &[Operation],
+        default: &[Operation],
+    ) -> Result<Self, lexopt::Error> {
         use lexopt::prelude::*;
         let mut options = Self {
             json: None,
             log2_elements: None,
             widths: None,
             storage: StorageType::ALL.to_vec(),
-            operations: Operation::ALL.to_vec(),
+            operations: default.to_vec(),
             samples: 15,
         };
         while let Some(argument) = parser.next()? {
@@ -76,10 +88,10 @@ impl Options {
                     options.widths = Some(widths.map_err(|error| format!("--widths {list}: {error}"))?);
                 }
                 Long("storage") => options.storage = named(&parser.value()?.string()?, &StorageType::ALL)?,
-                Long("operations") => options.operations = named(&parser.value()?.string()?, &Operation::ALL)?,
+                Long("operations") => options.operations = named(&parser.value()?.string()?, operations)?,
                 Long("samples") => options.samples = parser.value()?.parse::<usize>()?.max(1),
                 Long("help") => {
-                    println!("{USAGE}");
+                    println!("{}", usage(operations, default));
                     std::process::exit(0);
                 }
                 // From `cargo bench`.
@@ -132,7 +144,7 @@ pub fn run(
     heading: impl FnOnce(),
     mut describe: impl FnMut(&Bench, &[Duration], Duration) -> Value,
 ) {
-    let options = Options::from_command_line();
+    let options = Options::from_command_line(&Operation::ALL, &Operation::ALL);
     let device = device();
     let stopwatch = Stopwatch::new(&device);
     let mut report = header("gpu-layer-norm", &device, &stopwatch, options.samples);
@@ -200,12 +212,16 @@ pub fn print_head() {
 
 /// Prints one result, and gives it as JSON.
 pub fn row(case: &Case, time: Duration, copy: Duration) -> Value {
+    row_of(case.operation.name(), case, case.bytes(), time, copy)
+}
+
+/// As [`row`], of what is more than the case's operation, and moves so many bytes.
+pub fn row_of(operation: &str, case: &Case, bytes: u64, time: Duration, copy: Duration) -> Value {
     let ratio = time.as_secs_f64() / copy.as_secs_f64().max(1e-9);
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
-    let speed = |time| gigabytes_per_second(case.bytes(), time);
+    let speed = |time| gigabytes_per_second(bytes, time);
     println!(
-        "{:<10} {:>4} {:>9} {:>9}  {:>10.4} {:>8.2}  {:>10.4} {:>8.2}  {ratio:>6.2}",
-        case.operation,
+        "{operation:<10} {:>4} {:>9} {:>9}  {:>10.4} {:>8.2}  {:>10.4} {:>8.2}  {ratio:>6.2}",
         case.storage,
         case.rows,
         case.width,
@@ -215,11 +231,11 @@ pub fn row(case: &Case, time: Duration, copy: Duration) -> Value {
         speed(copy)
     );
     json!({
-        "operation": case.operation.to_string(),
+        "operation": operation,
         "storage": case.storage.to_string(),
         "rows": case.rows,
         "width": case.width,
-        "bytes": case.bytes(),
+        "bytes": bytes,
         "milliseconds": ms(time),
         "gigabytes_per_second": speed(time),
         "copy_milliseconds": ms(copy),

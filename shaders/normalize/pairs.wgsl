@@ -6,14 +6,9 @@ fn has_turn(span: Span, turn: u32, even: bool) -> bool {
     return in_span(span, turn, even) | in_span(span, turn + 1u, even);
 }
 
-// The unit of a turn; past either end of the span, the span's last one.
-fn nearest_position(span: Span, turn: u32) -> u32 {
-    return span.begin + min(unit_index(span, turn), span.units - 1u);
-}
-
 fn write_sources(span: Span, turn: u32, first: Source, second: Source, scaling: Scaling, again: bool) {
-    let a = written(first, scaling, parameters_at(nearest_position(span, turn)), again);
-    let b = written(second, scaling, parameters_at(nearest_position(span, turn + 1u)), again);
+    let a = written(first, scaling, parameters_at(position_at(span, turn, false)), again);
+    let b = written(second, scaling, parameters_at(position_at(span, turn + 1u, false)), again);
     if span.owned {
         let position = span.begin + unit_index(span, turn);
         let has_first = in_span(span, turn, false);

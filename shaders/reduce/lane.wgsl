@@ -4,6 +4,11 @@ fn span_sum(value: f32) -> f32 {
     return value;
 }
 
+// Of four numbers, each for itself.
+fn span_sum_each(value: vec4<f32>) -> vec4<f32> {
+    return value;
+}
+
 fn span_sums_of(parts: vec4<f32>) -> vec2<f32> {
     return sums_of_parts(parts);
 }
@@ -11,6 +16,12 @@ fn span_sums_of(parts: vec4<f32>) -> vec2<f32> {
 fn span_max(value: u32) -> u32 {
     return value;
 }
+
+// Before a sum that follows what lanes may have parted for.
+fn meet() {}
+
+// From now on this invocation counts as another one of its workgroup.
+fn reduce_as(index: u32) {}
 
 fn workgroup_or(bits: u32) -> u32 {
     return bits;

@@ -13,6 +13,15 @@ fn span_sum(value: f32) -> f32 {
     return total;
 }
 
+// Of four numbers, each for itself.
+fn span_sum_each(value: vec4<f32>) -> vec4<f32> {
+    var total = value;
+    for (var mask = LANES / 2u; mask > 0u; mask /= 2u) {
+        total += subgroupShuffleXor(total, mask);
+    }
+    return total;
+}
+
 fn span_sums_of(parts: vec4<f32>) -> vec2<f32> {
     var total = parts;
     for (var mask = LANES / 2u; mask > 0u; mask /= 2u) {
@@ -27,6 +36,11 @@ fn span_max(value: u32) -> u32 {
         largest = max(largest, subgroupShuffleXor(largest, mask));
     }
     return largest;
+}
+
+// Before a sum that follows what lanes may have parted for. Browsers have no barrier of subgroups.
+fn meet() {
+    workgroupBarrier();
 }
 
 // The bits of all invocations that must go on together.

@@ -23,6 +23,14 @@ fn group_sum(value: f32) -> f32 {
     return total;
 }
 
+fn group_sum_each(value: vec4<f32>) -> vec4<f32> {
+    var total = value;
+    for (var mask = SUBGROUP_SIZE / 2u; mask > 0u; mask /= 2u) {
+        total += subgroupShuffleXor(total, mask);
+    }
+    return total;
+}
+
 fn group_sums(parts: vec4<f32>) -> vec4<f32> {
     var total = parts;
     for (var mask = SUBGROUP_SIZE / 2u; mask > 0u; mask /= 2u) {
@@ -63,6 +71,28 @@ fn span_sum(value: f32) -> f32 {
     }
     bank = SLOTS - bank;
     return group_sum(total);
+}
+
+// Of four numbers, each for itself.
+fn span_sum_each(value: vec4<f32>) -> vec4<f32> {
+    let part = group_sum_each(value);
+    let group_lane = reduce_index % SUBGROUP_SIZE;
+    if group_lane == 0u {
+        slots[bank + reduce_index / SUBGROUP_SIZE] = part;
+    }
+    workgroupBarrier();
+    var total = vec4<f32>(0.0);
+    for (var first = 0u; first < SLOTS; first += SUBGROUP_SIZE) {
+        let slot = slots[bank + min(first + group_lane, SLOTS - 1u)];
+        total += select(vec4<f32>(0.0), slot, first + group_lane < SLOTS);
+    }
+    bank = SLOTS - bank;
+    return group_sum_each(total);
+}
+
+// Before a sum that follows what lanes may have parted for. Browsers have no barrier of subgroups.
+fn meet() {
+    workgroupBarrier();
 }
 
 fn span_max(value: u32) -> u32 {

@@ -29,6 +29,31 @@ fn span_sums_of(parts: vec4<f32>) -> vec2<f32> {
     return sums_of_parts(total);
 }
 
+// Of four numbers, each for itself.
+fn span_sum_each(value: vec4<f32>) -> vec4<f32> {
+    let lane_in_span = reduce_index % LANES;
+    sums[reduce_index] = value;
+    workgroupBarrier();
+    for (var distance = LANES / 2u; distance > 0u; distance /= 2u) {
+        if lane_in_span < distance {
+            sums[reduce_index] += sums[reduce_index + distance];
+        }
+        workgroupBarrier();
+    }
+    let total = sums[reduce_index - lane_in_span];
+    // The next reduction writes what this one reads.
+    workgroupBarrier();
+    return total;
+}
+
+// Barriers bring lanes together; there are no subgroup operations that they would have to meet before.
+fn meet() {}
+
+// From now on this invocation counts as another one of its workgroup.
+fn reduce_as(index: u32) {
+    reduce_index = index;
+}
+
 fn span_max(value: u32) -> u32 {
     let lane_in_span = reduce_index % LANES;
     maxima[reduce_index] = value;

@@ -18,6 +18,21 @@ fn unit_fma(a: Unit, factor: f32, summand: f32) -> Unit {
     return fma(a, Quad(factor), Quad(summand));
 }
 
+// a · factor + summand, element by element.
+fn unit_fma_unit(a: Unit, factor: f32, summand: Unit) -> Unit {
+    return fma(a, Quad(factor), summand);
+}
+
+// a · b + summand, element by element.
+fn unit_product_sum(a: Unit, b: Unit, summand: Unit) -> Unit {
+    return fma(a, b, summand);
+}
+
+// The value itself where `mask` has all bits, 0 where it has none.
+fn unit_kept(unit: Unit, mask: u32) -> Unit {
+    return kept(unit, mask);
+}
+
 // unit · factor, a power of two.
 fn unit_scaled(unit: Unit, factor: f32) -> Unit {
     return kept(unit * factor, params.all_bits);

@@ -21,6 +21,21 @@ fn unit_fma(a: Unit, factor: f32, summand: f32) -> Unit {
     return Unit(fma(a.low, Quad(factor), Quad(summand)), fma(a.high, Quad(factor), Quad(summand)));
 }
 
+// a · factor + summand, element by element.
+fn unit_fma_unit(a: Unit, factor: f32, summand: Unit) -> Unit {
+    return Unit(fma(a.low, Quad(factor), summand.low), fma(a.high, Quad(factor), summand.high));
+}
+
+// a · b + summand, element by element.
+fn unit_product_sum(a: Unit, b: Unit, summand: Unit) -> Unit {
+    return Unit(fma(a.low, b.low, summand.low), fma(a.high, b.high, summand.high));
+}
+
+// The value itself where `mask` has all bits, 0 where it has none.
+fn unit_kept(unit: Unit, mask: u32) -> Unit {
+    return Unit(kept(unit.low, mask), kept(unit.high, mask));
+}
+
 // unit · factor, a power of two.
 fn unit_scaled(unit: Unit, factor: f32) -> Unit {
     return Unit(kept(unit.low * factor, params.all_bits), kept(unit.high * factor, params.all_bits));

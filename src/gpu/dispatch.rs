@@ -95,23 +95,24 @@ impl PreparedPlan {
         let blocks = blocks(dispatches.iter().map(|(_, dispatch)| **dispatch), stride);
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
         let params = device.create_buffer_with("layer norm params", usage, &blocks)?;
-        let partials = match plan.scratch_bytes() {
-            0 => None,
-            bytes => Some(device.create_buffer("layer norm partials", bytes, wgpu::BufferUsages::STORAGE)?),
-        };
+        let scratch = plan.scratch().iter().map(|&(role, bytes)| {
+            Ok((role, device.create_buffer("layer norm scratch", bytes, wgpu::BufferUsages::STORAGE)?))
+        });
+        let scratch = scratch.collect::<Result<Vec<_>, Error>>()?;
 
         let steps = device.scoped("the binding of a plan", 0, |wgpu_device| {
             let step = |(i, (chunk, dispatch)): (usize, &(&Chunk, &Dispatch))| {
                 let kernel = &plan.kernels()[dispatch.kernel];
                 let pipeline = &pipelines[dispatch.kernel];
                 let block = i as u64 * stride..i as u64 * stride + Params::SIZE;
-                let resource = |role| match role {
-                    BindingRole::Params => part(&params, &block),
-                    BindingRole::Partials => whole(partials.as_ref()),
-                    BindingRole::Tensor(role) => {
+                let resource = |role| match (scratch.iter().find(|(other, _)| *other == role), role) {
+                    (Some((_, buffer)), _) => buffer.as_entire_binding(),
+                    (None, BindingRole::Params) => part(&params, &block),
+                    (None, BindingRole::Tensor(role)) => {
                         let (buffer, bytes) = (buffers[role as usize].as_ref(), chunk.bytes(role));
                         part(buffer.expect(PLANNED), &bytes.expect(PLANNED))
                     }
+                    (None, _) => unreachable!("{PLANNED}"),
                 };
                 let entries: Vec<_> = kernel
                     .bindings()
@@ -264,8 +265,4 @@ fn part<'a>(buffer: &'a wgpu::Buffer, bytes: &Range<u64>) -> wgpu::BindingResour
         offset: bytes.start,
         size: wgpu::BufferSize::new(bytes.end - bytes.start),
     })
-}
-
-fn whole(buffer: Option<&wgpu::Buffer>) -> wgpu::BindingResource<'_> {
-    buffer.expect(PLANNED).as_entire_binding()
 }

@@ -1,7 +1,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Access, Capabilities, Dialect, Entry, Kernel, Layout, Place, Problem, Reduction, Role, Slot, Unit};
+use super::backward::gradient_kernels;
+use super::{
+    Access, Affine, Capabilities, Dialect, Entry, Kernel, Layout, Operation, Place, Problem, Reduction, Role, Slot,
+    Unit,
+};
 use crate::{Error, StorageType};
 
 /// The most turns that a plan lets loops over a span take, those over all spans of an invocation together.
@@ -138,12 +142,47 @@ pub(super) fn check_capabilities(capabilities: &Capabilities) -> Result<(), Erro
     }
 }
 
-/// The kernels of a geometry, each of them fit for the device.
+/// The kernels of a geometry, in the order in which they run, each of them fit for the device.
 pub(super) fn kernels(
     problem: &Problem,
     capabilities: &Capabilities,
     geometry: Geometry,
 ) -> Result<Vec<Kernel>, Error> {
+    let kernel = first_kernel(problem, capabilities, geometry)?;
+    let mut kernels = match problem.operation() {
+        Operation::Forward => forward_kernels(kernel, geometry),
+        Operation::Backward => gradient_kernels(problem, capabilities, geometry, kernel)?,
+    };
+    for kernel in &mut kernels {
+        let f16 = |written| {
+            let is_f16 = |role: Role| kernel.slot(role).is_some_and(|slot| slot.storage == StorageType::F16);
+            Role::ALL.into_iter().any(|role| kernel.writes(role) == written && is_f16(role))
+        };
+        (kernel.unpack_f16, kernel.pack_f16) =
+            (capabilities.exact_unpack_f16 && f16(false), capabilities.exact_pack_f16 && f16(true));
+        check_memory(kernel, capabilities)?;
+    }
+    // All but the `Params` block are storage buffers.
+    let storage = kernels.iter().map(|kernel| kernel.bindings().len() - 1).max().unwrap_or(0) as u32;
+    let allowed = capabilities.max_storage_buffers;
+    if storage > allowed {
+        // Whether another strategy needs fewer: rows that are not split, and backward those that are not held.
+        let is_held = problem.operation() == Operation::Backward && geometry.access == Access::Held;
+        if geometry.segment_width.is_some() || is_held {
+            let reason = format!("{storage} storage buffers, the device allows {allowed} a shader");
+            return Err(Error::Geometry { reason });
+        }
+        return Err(Error::DeviceTooSmall {
+            what: "storage buffers a shader",
+            needed: storage.into(),
+            actual: allowed.into(),
+        });
+    }
+    Ok(kernels)
+}
+
+/// The kernel that the others of a geometry follow from.
+fn first_kernel(problem: &Problem, capabilities: &Capabilities, geometry: Geometry) -> Result<Kernel, Error> {
     let refuse = |reason: String| Err(Error::Geometry { reason });
     let Geometry { access, reduction, lanes, spans_per_lane, spans_per_workgroup, segment_width } = geometry;
     if !lanes.is_power_of_two() {
@@ -225,45 +264,51 @@ pub(super) fn kernels(
             return refuse(format!("{access}; where words of two elements are stored, even numbers would do"));
         }
     }
-    let mut kernels = if segment_width.is_some() {
-        // What a pass does not depend on is left out of its key.
-        let read = |role| kernel.slot(role).map(|slot| Slot { place: Place::Own, ..slot });
-        let partial = Kernel {
-            entry: Entry::Partial,
-            // It stores no elements.
-            unit: if kernel.unit == Unit::Pair { Unit::Scalar } else { kernel.unit },
-            zero_centred_weight: false,
-            slots: Role::ALL.map(|role| if matches!(role, Role::Input | Role::Residual) { read(role) } else { None }),
-            ..kernel
-        };
-        vec![partial, Kernel { entry: Entry::Merge, access: Access::Reread, ..kernel }]
-    } else {
-        vec![kernel]
-    };
-    let f16 = |kernel: &Kernel, written| {
-        let is_f16 = |role: Role| kernel.slot(role).is_some_and(|slot| slot.storage == StorageType::F16);
-        Role::ALL.into_iter().any(|role| role.is_written() == written && is_f16(role))
-    };
-    for kernel in &mut kernels {
-        kernel.unpack_f16 = capabilities.exact_unpack_f16 && f16(kernel, false);
-        kernel.pack_f16 = capabilities.exact_pack_f16 && f16(kernel, true);
+    Ok(kernel)
+}
+
+fn forward_kernels(kernel: Kernel, geometry: Geometry) -> Vec<Kernel> {
+    if geometry.segment_width.is_none() {
+        return vec![kernel];
     }
-    let held = match access {
-        Access::Held => u64::from(kernel.turns()) * u64::from(spans_per_lane),
+    let partial = Kernel {
+        entry: Entry::Partial,
+        // It stores no elements.
+        unit: if kernel.unit == Unit::Pair { Unit::Scalar } else { kernel.unit },
+        zero_centred_weight: false,
+        slots: only_read(&kernel, &[Role::Input, Role::Residual]),
+        ..kernel
+    };
+    vec![partial, Kernel { entry: Entry::Merge, access: Access::Reread, ..kernel }]
+}
+
+/// These tensors of a kernel, for one that writes none of them: what a pass does not depend on is left out of its key.
+pub(super) fn only_read(kernel: &Kernel, roles: &[Role]) -> [Option<Slot>; Role::ALL.len()] {
+    let read = |role| kernel.slot(role).map(|slot| Slot { place: Place::Own, ..slot });
+    Role::ALL.map(|role| if roles.contains(&role) { read(role) } else { None })
+}
+
+/// That an invocation's registers and loops, and a workgroup's memory, are not more than there may be.
+fn check_memory(kernel: &Kernel, capabilities: &Capabilities) -> Result<(), Error> {
+    let refuse = |reason: String| Err(Error::Geometry { reason });
+    let turns = u64::from(kernel.turns()) * u64::from(kernel.spans_per_lane);
+    let tensors = if kernel.entry == Entry::Gradient { 2 + kernel.sums() } else { 1 };
+    let held = match kernel.access {
+        Access::Held => turns,
         Access::Partly { registers, .. } => registers.into(),
         Access::Reread => 0,
-    } * u64::from(kernel.unit.elements());
+    } * u64::from(kernel.unit.elements() * tensors);
     if held > MAX_HELD {
         return refuse(format!("an invocation would hold {held} elements, it can hold {MAX_HELD}"));
     }
-    let turns = u64::from(kernel.turns()) * u64::from(spans_per_lane);
     if turns > u64::from(MAX_TURNS) {
-        return refuse(format!("loops of {turns} turns over {spans_per_lane} spans, the most is {MAX_TURNS}"));
+        return refuse(format!("loops of {turns} turns over {} spans, the most is {MAX_TURNS}", kernel.spans_per_lane));
     }
-    if kernel.segments().div_ceil(lanes) > MAX_MERGE_TURNS {
+    if kernel.segments().div_ceil(kernel.lanes) > MAX_MERGE_TURNS && !kernel.entry.walks() {
         return refuse(format!(
-            "{} segments for {lanes} lanes, the most a lane is {MAX_MERGE_TURNS}",
-            kernel.segments()
+            "{} segments for {} lanes, the most a lane is {MAX_MERGE_TURNS}",
+            kernel.segments(),
+            kernel.lanes
         ));
     }
     if kernel.workgroup_storage() > capabilities.max_workgroup_storage {
@@ -273,31 +318,25 @@ pub(super) fn kernels(
             capabilities.max_workgroup_storage
         ));
     }
-    // All but the `Params` block are storage buffers.
-    let storage = kernels.iter().map(|kernel| kernel.bindings().len() - 1).max().unwrap_or(0) as u32;
-    let allowed = capabilities.max_storage_buffers;
-    if storage > allowed {
-        if segment_width.is_none() {
-            return Err(Error::DeviceTooSmall {
-                what: "storage buffers a shader",
-                needed: storage.into(),
-                actual: allowed.into(),
-            });
-        }
-        return refuse(format!("{storage} storage buffers, the device allows {allowed} a shader"));
-    }
-    Ok(kernels)
+    Ok(())
 }
 
 /// One invocation for each row.
 fn plain_kernel(problem: &Problem) -> Result<Kernel, Error> {
     Ok(Kernel {
-        entry: Entry::Row,
+        entry: match problem.operation() {
+            Operation::Forward => Entry::Row,
+            Operation::Backward => Entry::Gradient,
+        },
         unit: unit_of(problem),
         access: Access::Reread,
         reduction: Reduction::Lane,
         normalization: problem.normalization_kind(),
         zero_centred_weight: problem.has_zero_centred_weight() && problem.affine_kind().has_weight(),
+        parameter_sums: match problem.operation() {
+            Operation::Forward => Affine::None,
+            Operation::Backward => problem.parameter_sums(),
+        },
         slots: slots(problem)?,
         width: problem.width(),
         segment_width: problem.width(),
@@ -323,17 +362,21 @@ pub(super) fn unit_of(problem: &Problem) -> Unit {
         let whole = |count: u64| count.is_multiple_of(unit.elements().into());
         let fits = |(role, layout): (Role, &Layout)| {
             let strides_matter = !role.is_parameter() && problem.rows() > 1;
+            // Statistics, and the gradients of parameters, are got at one by one.
             role.is_statistic()
+                || role.parameter().is_some()
                 || whole(layout.offset) && layout.row_stride.is_none_or(|stride| !strides_matter || whole(stride))
         };
         whole(problem.width().into()) && problem.tensors().all(fits)
     };
-    let is_small = |role| problem.layout(role).is_some_and(|layout| layout.storage.bytes() == 2);
-    if is_small(Role::Input) && is_small(Role::Output) && divides(Unit::Octet) {
+    let is_small = |role: Role| problem.layout(role).is_some_and(|layout| layout.storage.bytes() == 2);
+    let mut row_tensors = problem.operation().row_tensors().iter().filter(|role| problem.layout(**role).is_some());
+    let is_row = |role: &Role| !role.is_statistic() && !role.is_parameter();
+    if row_tensors.all(|role| is_small(*role)) && divides(Unit::Octet) {
         Unit::Octet
     } else if divides(Unit::Vector) {
         Unit::Vector
-    } else if is_small(Role::Output) || is_small(Role::Sum) {
+    } else if Role::ALL.into_iter().filter(is_row).any(|role| problem.writes(role) && is_small(role)) {
         Unit::Pair
     } else {
         Unit::Scalar
@@ -345,9 +388,9 @@ fn slots(problem: &Problem) -> Result<[Option<Slot>; Role::ALL.len()], Error> {
     let mut slots = [None; Role::ALL.len()];
     for (role, layout) in problem.tensors() {
         let written_too = |(other, other_layout): (Role, &Layout)| {
-            other.is_written() && layout.buffer.is_some() && other_layout.buffer == layout.buffer
+            problem.writes(other) && layout.buffer.is_some() && other_layout.buffer == layout.buffer
         };
-        let place = if role.is_written() {
+        let place = if problem.writes(role) {
             problem.in_place_of(role)?.map_or(Place::Own, Place::InPlaceOf)
         } else if problem.tensors().any(written_too) {
             Place::Shared

@@ -15,6 +15,7 @@
 //! # Ok::<(), gpu_layer_norm::Error>(())
 //! ```
 
+mod backward;
 mod capabilities;
 mod geometry;
 mod params;
@@ -28,7 +29,7 @@ pub use capabilities::{AdapterClass, Capabilities, Dialect, SubgroupSizes};
 pub use geometry::{Geometry, MAX_TURNS, Strategy};
 pub use params::Params;
 pub use plan::{Chunk, Dispatch, Plan};
-pub use problem::{Affine, Layout, MAX_WIDTH, Normalization, Problem, Role, Variance};
+pub use problem::{Affine, Layout, MAX_WIDTH, Normalization, Operation, Problem, Role, Variance};
 pub use source::{
     ARGUMENTS_WGSL, Access, Binding, BindingRole, ENTRY_POINT, Entry, Kernel, Place, Reduction, Slot, Unit,
 };

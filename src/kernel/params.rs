@@ -1,7 +1,8 @@
-/// The uniform block of one dispatch: binding 0 of every kernel, 128 bytes. Its twin is `shaders/params.wgsl`.
+/// The uniform block of one dispatch: binding 0 of every kernel, 176 bytes. Its twin is `shaders/params.wgsl`.
 ///
 /// A base is where the first row begins in the bound part of a tensor, a stride leads from one row to the next; both count
-/// units of access, those of mean and rstd elements. Tensors that the problem does not have leave theirs 0.
+/// units of access, those of mean, rstd and the gradients of weight and bias elements. Tensors that the problem does not have leave
+/// theirs 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Params {
@@ -11,16 +12,26 @@ pub struct Params {
     pub workgroups: u32,
     /// Workgroups along x.
     pub workgroups_x: u32,
+    /// Rows of this dispatch.
+    pub rows: u32,
     /// The most workgroups along x; what a row count on the device is turned into workgroups with.
     pub max_workgroups_x: u32,
     /// First row of this dispatch within the problem; at most `u32::MAX`, where no row count on the device reaches.
     pub first_row: u32,
     /// Rows of this dispatch at most.
-    pub rows: u32,
+    pub most_rows: u32,
     /// Segments of a row.
     pub segments: u32,
     /// Spans of a workgroup.
     pub spans_per_workgroup: u32,
+    /// Workgroups that have work however few the rows are.
+    pub least_workgroups: u32,
+    /// The most workgroups that have work however many the rows are.
+    pub most_workgroups: u32,
+    /// Walks over the rows, of which each leaves sums for the gradients of weight and bias; 0 in a forward pass.
+    pub groups: u32,
+    /// Not 0 where those sums, or the gradients themselves, are added to what lies there.
+    pub accumulate: u32,
     /// [`Kernel::turns`](super::Kernel::turns), for loops that a driver should not unroll.
     pub turns: u32,
     /// `u32::MAX`; a mask of all bits that a compiler cannot see through.
@@ -59,28 +70,42 @@ pub struct Params {
     pub rstd_base: u32,
     /// Stride of the rstd.
     pub rstd_stride: u32,
+    /// Base of the output gradient.
+    pub output_gradient_base: u32,
+    /// Stride of the output gradient.
+    pub output_gradient_stride: u32,
+    /// Base of the gradient of the sum.
+    pub sum_gradient_base: u32,
+    /// Stride of the gradient of the sum.
+    pub sum_gradient_stride: u32,
+    /// Base of the input gradient.
+    pub input_gradient_base: u32,
+    /// Stride of the input gradient.
+    pub input_gradient_stride: u32,
     /// Base of the weight.
     pub weight_base: u32,
     /// Base of the bias.
     pub bias_base: u32,
+    /// Base of the gradient of the weight.
+    pub weight_gradient_base: u32,
+    /// Base of the gradient of the bias.
+    pub bias_gradient_base: u32,
     /// Makes the size a multiple of 16 bytes, as GLSL's uniform blocks have it.
     pub padding_0: u32,
     /// As the padding before.
     pub padding_1: u32,
-    /// As the padding before.
-    pub padding_2: u32,
 }
 
-const _: () = assert!(size_of::<Params>() == 128);
+const _: () = assert!(size_of::<Params>() == 176);
 
 impl Params {
     /// Size in bytes.
     pub const SIZE: u64 = size_of::<Self>() as u64;
 
-    /// The same for fewer rows: spans and workgroups are worked out anew.
+    /// The same for fewer rows: spans and workgroups are worked out anew, as `shaders/arguments.wgsl` does on the device.
     pub(super) fn with_rows(self, rows: u32) -> Self {
         let spans = rows * self.segments;
-        let workgroups = spans.div_ceil(self.spans_per_workgroup);
+        let workgroups = spans.div_ceil(self.spans_per_workgroup).max(self.least_workgroups).min(self.most_workgroups);
         Self { rows, spans, workgroups, workgroups_x: workgroups.min(self.max_workgroups_x), ..self }
     }
 

@@ -1,9 +1,10 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::backward::{most_rows, walks};
 use super::geometry::{check_capabilities, kernels};
 use super::{
-    AdapterClass, BindingRole, Capabilities, Dialect, Geometry, Kernel, Params, Problem, Role, Strategy, ranking,
+    AdapterClass, BindingRole, Capabilities, Dialect, Entry, Geometry, Kernel, Params, Problem, Role, Strategy, ranking,
 };
 use crate::Error;
 
@@ -21,7 +22,7 @@ pub struct Dispatch {
     pub params: Params,
 }
 
-/// Rows that one set of bindings covers, and the dispatches that normalize them, in order.
+/// Rows that one set of bindings covers, and the dispatches that work on them, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chunk {
     /// The rows.
@@ -52,16 +53,15 @@ impl Chunk {
 
 /// How a problem is solved on a device: kernels, and for each chunk of rows the dispatches with their parameters.
 ///
-/// To run a plan, bind for each chunk the parts of the tensors' buffers that [`Chunk::tensors`] names, and a scratch buffer of
-/// [`Plan::scratch_bytes`] as [`BindingRole::Partials`], to the numbers that [`Kernel::bindings`] names; then run the
-/// dispatches in order. `examples/embed_plan.rs` does so with bare wgpu calls.
+/// To run a plan, bind for each chunk the parts of the tensors' buffers that [`Chunk::tensors`] names, and the buffers of
+/// [`Plan::scratch`], to the numbers that [`Kernel::bindings`] names; then run the dispatches in order. `examples/embed_plan.rs` does so with bare wgpu calls.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     problem: Problem,
     geometry: Geometry,
     kernels: Vec<Kernel>,
     chunks: Vec<Chunk>,
-    scratch_bytes: u64,
+    scratch: Vec<(BindingRole, u64)>,
 }
 
 impl Plan {
@@ -121,7 +121,6 @@ impl Plan {
             }
         }
         let kernels = kernels(problem, capabilities, geometry)?;
-        let segments = u64::from(kernels[0].segments());
         let rows_per_chunk = rows_per_chunk(problem, capabilities, &kernels)?;
         let count = problem.rows().div_ceil(rows_per_chunk);
         if count > MAX_CHUNKS {
@@ -131,15 +130,20 @@ impl Plan {
                 ),
             });
         }
+        let longest = rows_per_chunk.min(problem.rows());
+        let walks = walks(capabilities, &kernels, longest)?;
         let mut chunks = Vec::new();
         let mut first = 0;
-        while first < problem.rows() {
+        // The gradients of parameters are written even where there are no rows.
+        while first < problem.rows() || chunks.is_empty() && kernels.iter().any(outlives_rows) {
             let last = problem.rows().min(first + rows_per_chunk);
-            chunks.push(chunk(problem, capabilities, &kernels, first..last)?);
+            chunks.push(chunk(problem, capabilities, &kernels, first..last, walks)?);
             first = last;
         }
-        let scratch_bytes = if segments > 1 { rows_per_chunk.min(problem.rows()) * segments * 16 } else { 0 };
-        Ok(Self { problem: *problem, geometry, kernels, chunks, scratch_bytes })
+        let mut scratch = scratch_of(&kernels, longest, walks.into());
+        // No binding is empty.
+        scratch.iter_mut().for_each(|(_, bytes)| *bytes = (*bytes).max(16));
+        Ok(Self { problem: *problem, geometry, kernels, chunks, scratch })
     }
 
     fn first(problem: &Problem, capabilities: &Capabilities, fits: impl Fn(&Geometry) -> bool) -> Result<Self, Error> {
@@ -182,8 +186,8 @@ impl Plan {
         let alignment = u64::from(capabilities.storage_offset_alignment);
         let max_bytes = capabilities.max_binding_bytes;
         let max_workgroups = capabilities.max_workgroups_per_dimension;
-        if self.scratch_bytes > max_bytes {
-            return refuse(format!("{} bytes of scratch, the device binds {max_bytes}", self.scratch_bytes));
+        if let Some((_, bytes)) = self.scratch.iter().find(|(_, bytes)| *bytes > max_bytes) {
+            return refuse(format!("{bytes} bytes of scratch, the device binds {max_bytes}"));
         }
         for chunk in &self.chunks {
             for (role, bytes) in &chunk.tensors {
@@ -229,16 +233,22 @@ impl Plan {
         &self.chunks
     }
 
-    /// Bytes of the scratch buffer for the moments of segments; 0 if the plan needs none. Chunks may share it.
-    pub fn scratch_bytes(&self) -> u64 {
-        self.scratch_bytes
+    /// The buffers that hold what one pass leaves for the next, with their bytes; none if there is one pass. Chunks share them.
+    /// Mean and rstd are among them where the backward pass measures them itself.
+    ///
+    /// In the backward pass they have 64 MiB at most in all, and more only for rows of more than 2^22 elements: then as much as three
+    /// rows of f32. In the forward pass each is at most as long as a binding may be.
+    pub fn scratch(&self) -> &[(BindingRole, u64)] {
+        &self.scratch
     }
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Geometry { access, reduction, lanes, spans_per_lane, spans_per_workgroup, .. } = self.geometry;
-        let kernel = &self.kernels[0];
+        // That of the pass itself, not what measures its rows.
+        let own = |kernel: &&Kernel| kernel.entry.operation() == self.problem.operation();
+        let kernel = self.kernels.iter().find(own).unwrap_or(&self.kernels[0]);
         write!(
             f,
             "{}: {}; {lanes} lanes a span, {spans_per_workgroup} spans a workgroup, {spans_per_lane} a lane, {access}, \
@@ -248,8 +258,8 @@ impl fmt::Display for Plan {
             kernel.unit,
             kernel.turns(),
         )?;
-        if kernel.segments() > 1 {
-            write!(f, "; {} segments of {} elements", kernel.segments(), kernel.segment_width)?;
+        if let Some(segment_width) = self.geometry.segment_width {
+            write!(f, "; {} segments of {segment_width} elements", self.problem.width().div_ceil(segment_width))?;
         }
         for chunk in &self.chunks {
             write!(f, "\n  rows {}..{}:", chunk.rows.start, chunk.rows.end)?;
@@ -268,34 +278,67 @@ fn alignment(capabilities: &Capabilities) -> u64 {
     u64::from(capabilities.storage_offset_alignment.max(32))
 }
 
+/// The scratch buffers of kernels, with their bytes, for so many rows and walks over the rows.
+pub(super) fn scratch_of(kernels: &[Kernel], rows: u64, walks: u64) -> Vec<(BindingRole, u64)> {
+    let mut scratch = Vec::new();
+    for kernel in kernels {
+        for binding in kernel.bindings().iter().filter(|binding| binding.writable) {
+            let bytes = match binding.role {
+                BindingRole::Partials | BindingRole::SegmentSums => rows * u64::from(kernel.segments()) * 16,
+                BindingRole::Coefficients => rows * 32,
+                BindingRole::ParameterSums => walks * u64::from(kernel.sums()) * u64::from(kernel.width) * 4,
+                // Statistics that another kernel of the plan reads are not the caller's.
+                BindingRole::Tensor(role @ (Role::Mean | Role::Rstd)) if kernel.writes(role) => {
+                    let is_read = |other: &Kernel| !other.writes(role) && other.slot(role).is_some();
+                    if kernels.iter().any(is_read) { rows * 4 } else { continue }
+                }
+                BindingRole::Params | BindingRole::Tensor(_) => continue,
+            };
+            scratch.push((binding.role, bytes));
+        }
+    }
+    scratch
+}
+
+/// Whether a kernel runs for all rows together, once the others are through, however few the rows are.
+fn outlives_rows(kernel: &Kernel) -> bool {
+    kernel.entry == Entry::GradientParameters
+}
+
 /// Rows that one set of bindings can cover.
 fn rows_per_chunk(problem: &Problem, capabilities: &Capabilities, kernels: &[Kernel]) -> Result<u64, Error> {
-    let kernel = &kernels[0];
-    let segments = u64::from(kernel.segments());
     // A chunk begins anywhere, its binding at the aligned place before; it ends with a whole word.
     let slack = alignment(capabilities) + 4;
     let room = capabilities.max_binding_bytes.saturating_sub(slack);
     // Unit indices, and span indices rounded up to whole workgroups, are u32.
     let dimension = u64::from(dispatch_dimension(capabilities));
     let most = u64::from(u32::MAX) - dimension;
-    let mut rows = u64::MAX;
+    let mut rows = most_rows(capabilities, kernels);
     for (role, layout) in problem.tensors() {
         let row_bytes = problem.row_elements(role) * layout.storage.bytes();
         if row_bytes > room {
             return Err(Error::RowSize { bytes: row_bytes + slack, max: capabilities.max_binding_bytes });
         }
         if let Some(last_row) = (room - row_bytes).checked_div(problem.row_stride_bytes(role)) {
-            let unit = if role.is_statistic() { 1 } else { u64::from(kernel.unit.elements()) };
+            let smallest =
+                kernels.iter().filter(|kernel| kernel.slot(role).is_some()).map(|kernel| kernel.unit.elements());
+            let unit = if role.is_statistic() { 1 } else { smallest.min().unwrap_or(1).into() };
             let stride = problem.row_stride_bytes(role) / (layout.storage.bytes() * unit);
             let last_index = (most - slack - u64::from(problem.width())) / stride.max(1);
             rows = rows.min(last_row.min(last_index) + 1);
         }
     }
-    let spans_per_workgroup = u64::from(kernel.spans_per_workgroup);
-    let spans = most.min(dimension.saturating_mul(dimension).saturating_mul(spans_per_workgroup)) - spans_per_workgroup;
-    let by_spans = spans / segments;
-    let by_scratch = if segments > 1 { capabilities.max_binding_bytes / (segments * 16) } else { u64::MAX };
-    match rows.min(by_spans).min(by_scratch) {
+    for kernel in kernels {
+        let spans_per_workgroup = u64::from(kernel.spans_per_workgroup);
+        let spans =
+            most.min(dimension.saturating_mul(dimension).saturating_mul(spans_per_workgroup)) - spans_per_workgroup;
+        rows = rows.min(spans / u64::from(kernel.segments()));
+    }
+    for (_, bytes) in scratch_of(kernels, 1, 0) {
+        rows = rows.min(capabilities.max_binding_bytes / bytes.max(1));
+    }
+    let segments = kernels.iter().map(Kernel::segments).max().unwrap_or(1);
+    match rows {
         0 => Err(Error::Geometry {
             reason: format!("{segments} segments of one row are over what the device can dispatch or bind at once"),
         }),
@@ -308,38 +351,100 @@ fn dispatch_dimension(capabilities: &Capabilities) -> u32 {
     capabilities.max_workgroups_per_dimension.min(1 << 20)
 }
 
-fn chunk(problem: &Problem, capabilities: &Capabilities, kernels: &[Kernel], rows: Range<u64>) -> Result<Chunk, Error> {
-    let kernel = &kernels[0];
+fn chunk(
+    problem: &Problem,
+    capabilities: &Capabilities,
+    kernels: &[Kernel],
+    rows: Range<u64>,
+    walks: u32,
+) -> Result<Chunk, Error> {
+    let tensors = tensors(problem, capabilities, &rows);
+    if capabilities.dialect == Dialect::Browser {
+        check_ranges(problem, kernels, &tensors, alignment(capabilities))?;
+    }
+    let is_last = rows.end == problem.rows();
+    let mut dispatches = Vec::new();
+    for (i, kernel) in kernels.iter().enumerate() {
+        // Once, after all rows; and where there are none, nothing else.
+        if if outlives_rows(kernel) { is_last } else { !rows.is_empty() } {
+            let params = params(problem, capabilities, kernel, &rows, &tensors, walks);
+            dispatches.push(Dispatch { kernel: i, workgroups: params.dispatch(), params });
+        }
+    }
+    Ok(Chunk { rows, tensors, dispatches })
+}
+
+/// The part of each tensor's buffer that belongs to these rows. Only what all rows share, where there are none.
+fn tensors(problem: &Problem, capabilities: &Capabilities, rows: &Range<u64>) -> Vec<(Role, Range<u64>)> {
+    let mut tensors = Vec::new();
+    for (role, layout) in problem.tensors().filter(|(role, _)| role.is_parameter() || !rows.is_empty()) {
+        let (first, row_bytes) = first_row(problem, role, rows);
+        let last = first + (rows.end - rows.start).saturating_sub(1) * problem.row_stride_bytes(role);
+        debug_assert!(row_bytes >= layout.storage.bytes());
+        let start = first - first % alignment(capabilities);
+        tensors.push((role, start..(last + row_bytes).next_multiple_of(4)));
+    }
+    tensors
+}
+
+/// The byte at which the first of these rows of a tensor begins, and the bytes of a row.
+fn first_row(problem: &Problem, role: Role, rows: &Range<u64>) -> (u64, u64) {
+    let layout = problem.layout(role).copied().unwrap_or_default();
+    let element = layout.storage.bytes();
+    let before = if role.is_parameter() { 0 } else { rows.start * problem.row_stride_bytes(role) };
+    (layout.offset * element + before, problem.row_elements(role) * element)
+}
+
+/// The parameters of one dispatch.
+fn params(
+    problem: &Problem,
+    capabilities: &Capabilities,
+    kernel: &Kernel,
+    rows: &Range<u64>,
+    tensors: &[(Role, Range<u64>)],
+    walks: u32,
+) -> Params {
     let count = (rows.end - rows.start) as u32;
     let variance_share = 1.0 / problem.variance_divisor();
+    // Workgroups whose number does not depend on that of the rows.
+    let fixed = match kernel.entry {
+        Entry::GradientParameters => Some(kernel.width.div_ceil(kernel.spans_per_workgroup)),
+        entry if entry.walks() => Some((walks * kernel.segments()).div_ceil(kernel.spans_per_workgroup)),
+        _ => None,
+    };
     let mut params = Params {
         max_workgroups_x: dispatch_dimension(capabilities),
         first_row: u32::try_from(rows.start).unwrap_or(u32::MAX),
-        segments: kernel.segments(),
+        most_rows: count,
+        segments: if fixed.is_some() { 0 } else { kernel.spans_per_row() },
         spans_per_workgroup: kernel.spans_per_workgroup,
+        least_workgroups: fixed.unwrap_or(0),
+        most_workgroups: fixed.unwrap_or(u32::MAX),
+        groups: walks,
+        accumulate: u32::from(match kernel.entry {
+            Entry::GradientParameters => problem.accumulates(),
+            _ => rows.start > 0,
+        }),
+        turns: kernel.turns(),
         all_bits: u32::MAX,
         eps: problem.eps_value(),
         mean_share: (1.0 / f64::from(problem.width())) as f32,
         variance_share: variance_share as f32,
         variance_share_rest: (variance_share - f64::from(variance_share as f32)) as f32,
         variance_factor: (variance_share * f64::from(problem.width())) as f32,
+        // Of statistics that lie in scratch memory.
+        mean_stride: 1,
+        rstd_stride: 1,
         ..Params::default()
     }
     .with_rows(count);
-    let mut tensors = Vec::new();
-    for (role, layout) in problem.tensors() {
-        let element = layout.storage.bytes();
-        let stride = problem.row_stride_bytes(role);
-        let row_bytes = problem.row_elements(role) * element;
-        let first = layout.offset * element + if role.is_parameter() { 0 } else { rows.start * stride };
-        let last = first + u64::from(count - 1) * stride;
-        let start = first - first % alignment(capabilities);
-        tensors.push((role, start..(last + row_bytes).next_multiple_of(4)));
-
-        let unit = if role.is_statistic() { element } else { element * u64::from(kernel.unit.elements()) };
-        let base = ((first - start) / unit) as u32;
+    for (role, bytes) in tensors.iter().filter(|(role, _)| kernel.slot(*role).is_some()) {
+        let element = problem.layout(*role).copied().unwrap_or_default().storage.bytes();
+        let one_by_one = role.is_statistic() || role.parameter().is_some();
+        let unit = if one_by_one { element } else { element * u64::from(kernel.unit.elements()) };
+        let base = ((first_row(problem, *role, rows).0 - bytes.start) / unit) as u32;
         // A chunk of one row has no use for the stride, however long it is.
-        let stride = if count > 1 { (stride / unit) as u32 } else { 0 };
+        let stride = if count > 1 { (problem.row_stride_bytes(*role) / unit) as u32 } else { 0 };
         match role {
             Role::Input => (params.input_base, params.input_stride) = (base, stride),
             Role::Residual => (params.residual_base, params.residual_stride) = (base, stride),
@@ -349,17 +454,14 @@ fn chunk(problem: &Problem, capabilities: &Capabilities, kernels: &[Kernel], row
             Role::Sum => (params.sum_base, params.sum_stride) = (base, stride),
             Role::Mean => (params.mean_base, params.mean_stride) = (base, stride),
             Role::Rstd => (params.rstd_base, params.rstd_stride) = (base, stride),
+            Role::OutputGradient => (params.output_gradient_base, params.output_gradient_stride) = (base, stride),
+            Role::SumGradient => (params.sum_gradient_base, params.sum_gradient_stride) = (base, stride),
+            Role::InputGradient => (params.input_gradient_base, params.input_gradient_stride) = (base, stride),
+            Role::WeightGradient => params.weight_gradient_base = base,
+            Role::BiasGradient => params.bias_gradient_base = base,
         }
     }
-    if capabilities.dialect == Dialect::Browser {
-        check_ranges(problem, kernels, &tensors, alignment(capabilities))?;
-    }
-    let dispatch = |(i, kernel): (usize, &Kernel)| {
-        let params = Params { turns: kernel.turns(), ..params };
-        Dispatch { kernel: i, workgroups: params.dispatch(), params }
-    };
-    let dispatches = kernels.iter().enumerate().map(dispatch).collect();
-    Ok(Chunk { rows, tensors, dispatches })
+    params
 }
 
 /// A browser refuses two bindings of one buffer whose ranges overlap if one of them is writable, even where no element is in
@@ -376,7 +478,7 @@ fn check_ranges(
                 let (_, bytes) = tensors.iter().find(|(other, _)| *other == role)?;
                 Some((role, binding.writable, problem.layout(role)?.buffer?, bytes))
             }
-            BindingRole::Params | BindingRole::Partials => None,
+            _ => None,
         });
         let bound: Vec<_> = bound.collect();
         for (i, (first, writable, buffer, bytes)) in bound.iter().enumerate() {

@@ -6,6 +6,60 @@ use crate::tensor::StorageType;
 /// The largest width (elements of one row): counts are exact in f32 up to here.
 pub const MAX_WIDTH: u64 = 1 << 24;
 
+/// Which way a problem goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// From the input to the output.
+    #[default]
+    Forward,
+    /// From the gradient of a loss by the output to its gradients by the input, by weight and by bias.
+    Backward,
+}
+
+impl Operation {
+    /// Whether a tensor in this role is read.
+    pub const fn reads(self, role: Role) -> bool {
+        match self {
+            Self::Forward => matches!(role, Role::Input | Role::Residual | Role::Weight | Role::Bias),
+            Self::Backward => matches!(
+                role,
+                Role::Input
+                    | Role::Residual
+                    | Role::Weight
+                    | Role::Mean
+                    | Role::Rstd
+                    | Role::OutputGradient
+                    | Role::SumGradient
+            ),
+        }
+    }
+
+    /// Whether a tensor in this role is written.
+    pub const fn writes(self, role: Role) -> bool {
+        match self {
+            Self::Forward => matches!(role, Role::Output | Role::Sum | Role::Mean | Role::Rstd),
+            Self::Backward => matches!(role, Role::InputGradient | Role::WeightGradient | Role::BiasGradient),
+        }
+    }
+
+    /// The tensors of rows × width that every problem of this kind has, what is written last.
+    pub(super) const fn row_tensors(self) -> &'static [Role] {
+        match self {
+            Self::Forward => &[Role::Input, Role::Output],
+            Self::Backward => &[Role::Input, Role::OutputGradient, Role::InputGradient],
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Forward => "forward",
+            Self::Backward => "backward",
+        })
+    }
+}
+
 /// What a row is divided by, and whether its mean is taken off first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Normalization {
@@ -59,31 +113,54 @@ pub enum Variance {
     Unbiased,
 }
 
-/// A tensor that a problem reads or writes.
+/// A tensor that a problem reads or writes. [`Operation::reads`] and [`Operation::writes`] say which take part in which pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// What is normalized, rows × width; read.
+    /// What is normalized, rows × width.
     Input,
-    /// Added to the input before it is normalized, rows × width; read.
+    /// Added to the input before it is normalized, rows × width.
     Residual,
-    /// Weight, `width` elements; read.
+    /// Weight, `width` elements.
     Weight,
-    /// Bias, `width` elements; read.
+    /// Bias, `width` elements.
     Bias,
-    /// What comes out, rows × width; written.
+    /// What comes out of the forward pass, rows × width.
     Output,
-    /// Input + residual, rows × width; written.
+    /// Input + residual, rows × width.
     Sum,
-    /// Mean of each row, f32, one element a row; written.
+    /// Mean of each row, f32, one element a row. The forward pass writes it, the backward pass reads it.
     Mean,
-    /// 1 / sqrt(variance + eps) of each row, f32, one element a row; written.
+    /// 1 / sqrt(variance + eps) of each row, f32, one element a row. The forward pass writes it, the backward pass reads it.
     Rstd,
+    /// The gradient of the loss by the output, rows × width.
+    OutputGradient,
+    /// A gradient of the loss by input + residual that comes from elsewhere, rows × width; added to the input gradient.
+    SumGradient,
+    /// The gradient of the loss by the input, rows × width. That by the residual is the same.
+    InputGradient,
+    /// The gradient of the loss by the weight, `width` elements.
+    WeightGradient,
+    /// The gradient of the loss by the bias, `width` elements.
+    BiasGradient,
 }
 
 impl Role {
     /// Every role, in the order of their discriminants.
-    pub const ALL: [Self; 8] =
-        [Self::Input, Self::Residual, Self::Weight, Self::Bias, Self::Output, Self::Sum, Self::Mean, Self::Rstd];
+    pub const ALL: [Self; 13] = [
+        Self::Input,
+        Self::Residual,
+        Self::Weight,
+        Self::Bias,
+        Self::Output,
+        Self::Sum,
+        Self::Mean,
+        Self::Rstd,
+        Self::OutputGradient,
+        Self::SumGradient,
+        Self::InputGradient,
+        Self::WeightGradient,
+        Self::BiasGradient,
+    ];
 
     /// The name in WGSL, in errors and in labels.
     pub const fn name(self) -> &'static str {
@@ -96,12 +173,12 @@ impl Role {
             Self::Sum => "sum",
             Self::Mean => "mean",
             Self::Rstd => "rstd",
+            Self::OutputGradient => "output_gradient",
+            Self::SumGradient => "sum_gradient",
+            Self::InputGradient => "input_gradient",
+            Self::WeightGradient => "weight_gradient",
+            Self::BiasGradient => "bias_gradient",
         }
-    }
-
-    /// Whether it is written rather than read.
-    pub const fn is_written(self) -> bool {
-        matches!(self, Self::Output | Self::Sum | Self::Mean | Self::Rstd)
     }
 
     /// Whether it has one element a row.
@@ -111,7 +188,16 @@ impl Role {
 
     /// Whether it is shared by all rows.
     pub const fn is_parameter(self) -> bool {
-        matches!(self, Self::Weight | Self::Bias)
+        matches!(self, Self::Weight | Self::Bias | Self::WeightGradient | Self::BiasGradient)
+    }
+
+    /// The parameter of which this is the gradient.
+    pub(super) const fn parameter(self) -> Option<Self> {
+        match self {
+            Self::WeightGradient => Some(Self::Weight),
+            Self::BiasGradient => Some(Self::Bias),
+            _ => None,
+        }
     }
 }
 
@@ -166,6 +252,7 @@ impl From<StorageType> for Layout {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Problem {
+    operation: Operation,
     rows: u64,
     width: u32,
     normalization: Normalization,
@@ -173,6 +260,7 @@ pub struct Problem {
     zero_centred_weight: bool,
     variance: Variance,
     eps: f32,
+    accumulate: bool,
     layouts: [Option<Layout>; Role::ALL.len()],
 }
 
@@ -189,6 +277,7 @@ impl Problem {
         layouts[Role::Input as usize] = Some(Layout::default());
         layouts[Role::Output as usize] = Some(Layout::default());
         let problem = Self {
+            operation: Operation::Forward,
             rows,
             width: width as u32,
             normalization: Normalization::LayerNorm,
@@ -196,10 +285,87 @@ impl Problem {
             zero_centred_weight: false,
             variance: Variance::Biased,
             eps: 1e-5,
+            accumulate: false,
             layouts,
         };
         problem.byte_range(Role::Input)?;
         Ok(problem)
+    }
+
+    /// The backward pass of this problem: from the input and the gradient of a loss by the output to its gradient by the input. What
+    /// only the forward pass has is gone: output, sum and bias. Mean and rstd are measured again unless they are given by
+    /// [`tensor`](Self::tensor); the gradients of weight and bias are written where they are given.
+    ///
+    /// ```
+    /// use gpu_layer_norm::StorageType;
+    /// use gpu_layer_norm::kernel::{Affine, Capabilities, Plan, Problem, Role};
+    ///
+    /// let problem = Problem::new(4096, 768)?
+    ///     .affine(Affine::WeightAndBias)
+    ///     .backward()
+    ///     .tensor(Role::Mean, StorageType::F32)?
+    ///     .tensor(Role::Rstd, StorageType::F32)?
+    ///     .tensor(Role::WeightGradient, StorageType::F32)?
+    ///     .tensor(Role::BiasGradient, StorageType::F32)?;
+    /// println!("{}", Plan::new(&problem, &Capabilities::webgpu_baseline())?);
+    /// # Ok::<(), gpu_layer_norm::Error>(())
+    /// ```
+    #[must_use]
+    pub fn backward(mut self) -> Self {
+        if self.operation == Operation::Forward {
+            for role in Role::ALL {
+                if !Operation::Backward.reads(role) || role.is_statistic() {
+                    self.layouts[role as usize] = None;
+                }
+            }
+            self.layouts[Role::OutputGradient as usize] = Some(Layout::default());
+            self.layouts[Role::InputGradient as usize] = Some(Layout::default());
+        }
+        Self { operation: Operation::Backward, ..self }
+    }
+
+    /// Whether the gradients of weight and bias are added to what their tensors hold, in place of overwriting it.
+    #[must_use]
+    pub fn accumulate(self, accumulate: bool) -> Self {
+        Self { accumulate, ..self }
+    }
+
+    /// The forward pass that only measures the rows of this backward pass: no output, mean (which RMS normalization has not) and
+    /// rstd in buffers of their own.
+    pub(super) fn statistics(&self) -> Self {
+        let mut layouts = [None; Role::ALL.len()];
+        for role in [Role::Input, Role::Residual] {
+            layouts[role as usize] = self.layouts[role as usize];
+        }
+        if self.normalization == Normalization::LayerNorm {
+            layouts[Role::Mean as usize] = Some(Layout::default());
+        }
+        layouts[Role::Rstd as usize] = Some(Layout::default());
+        let (operation, affine) = (Operation::Forward, Affine::None);
+        Self { operation, affine, zero_centred_weight: false, accumulate: false, layouts, ..*self }
+    }
+
+    /// Of the statistics that the normalization has, whether they are given.
+    ///
+    /// # Errors
+    /// [`Error::Statistics`] if only one of them is.
+    pub(super) fn has_statistics(&self) -> Result<bool, Error> {
+        let [mean, rstd] = [Role::Mean, Role::Rstd].map(|role| self.layout(role).is_some());
+        match (self.normalization, mean, rstd) {
+            (Normalization::LayerNorm, true, false) => Err(Error::Statistics { given: "mean", missing: "rstd" }),
+            (Normalization::LayerNorm, false, true) => Err(Error::Statistics { given: "rstd", missing: "mean" }),
+            (_, _, rstd) => Ok(rstd),
+        }
+    }
+
+    /// The sums over rows that the gradients of the parameters are made of. That of the weight is always among them.
+    pub(super) fn parameter_sums(&self) -> Affine {
+        let [weight, bias] = [Role::WeightGradient, Role::BiasGradient].map(|role| self.layout(role).is_some());
+        match (weight, bias) {
+            (false, false) => Affine::None,
+            (true, false) => Affine::Weight,
+            (_, true) => Affine::WeightAndBias,
+        }
     }
 
     /// With this normalization.
@@ -214,8 +380,14 @@ impl Problem {
     #[must_use]
     pub fn affine(mut self, affine: Affine) -> Self {
         for role in [Role::Weight, Role::Bias] {
+            let has = affine.parameters().contains(&role) && self.operation.reads(role);
             let layout = &mut self.layouts[role as usize];
-            *layout = affine.parameters().contains(&role).then(|| layout.unwrap_or_default());
+            *layout = has.then(|| layout.unwrap_or_default());
+        }
+        for role in [Role::WeightGradient, Role::BiasGradient] {
+            if role.parameter().is_some_and(|parameter| !affine.parameters().contains(&parameter)) {
+                self.layouts[role as usize] = None;
+            }
         }
         Self { affine, ..self }
     }
@@ -250,16 +422,20 @@ impl Problem {
         Ok(Self { eps: eps.abs(), ..self })
     }
 
-    /// With a tensor that lies so. Residual, sum, mean and rstd are absent until they are given here.
+    /// With a tensor that lies so. Residual, sum, mean, rstd, the gradient of the sum and those of the parameters are absent until
+    /// they are given here.
     ///
     /// # Errors
-    /// [`Error::NoParameter`] for a parameter that the affine map does not have, [`Error::RmsNorm`] for the mean of RMS
-    /// normalization, [`Error::RowStride`] if rows would overlap, [`Error::StorageType`] for a statistic that is not f32,
+    /// [`Error::Role`] for a tensor that takes no part in this pass, [`Error::NoParameter`] for a parameter that the affine map does
+    /// not have, or its gradient, [`Error::RmsNorm`] for the mean of RMS normalization, [`Error::RowStride`] if rows would overlap, [`Error::StorageType`] for a statistic that is not f32,
     /// [`Error::Size`], [`Error::Offset`] if the tensor ends past what 64 bits can count.
     pub fn tensor(mut self, role: Role, layout: impl Into<Layout>) -> Result<Self, Error> {
         let layout = layout.into();
-        if role.is_parameter() && self.layout(role).is_none() {
+        if role.is_parameter() && !self.affine.parameters().contains(&role.parameter().unwrap_or(role)) {
             return Err(Error::NoParameter { name: role.name(), affine: self.affine });
+        }
+        if !self.operation.reads(role) && !self.operation.writes(role) {
+            return Err(Error::Role { what: role.name(), operation: self.operation });
         }
         if role.is_statistic() && layout.storage != StorageType::F32 {
             return Err(Error::StorageType { what: role.name(), expected: StorageType::F32, actual: layout.storage });
@@ -283,6 +459,21 @@ impl Problem {
             }
         }
         Ok(self)
+    }
+
+    /// Which way it goes.
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// Whether the gradients of weight and bias are added to what their tensors hold.
+    pub fn accumulates(&self) -> bool {
+        self.accumulate
+    }
+
+    /// Whether a tensor takes part and is written.
+    pub fn writes(&self, role: Role) -> bool {
+        self.operation.writes(role) && self.layout(role).is_some()
     }
 
     /// Number of rows.
@@ -390,7 +581,11 @@ impl Problem {
             let same = layout.storage == other_layout.storage
                 && layout.offset == other_layout.offset
                 && self.row_stride_bytes(written) == self.row_stride_bytes(other);
-            let may = matches!((written, other), (Role::Output | Role::Sum, Role::Input | Role::Residual));
+            let may = matches!(
+                (written, other),
+                (Role::Output | Role::Sum, Role::Input | Role::Residual)
+                    | (Role::InputGradient, Role::Input | Role::Residual | Role::OutputGradient | Role::SumGradient)
+            );
             if same && may && place.is_none() {
                 place = Some(other);
             } else if self.overlap(written, other)? {
@@ -435,13 +630,17 @@ impl fmt::Display for Problem {
         };
         write!(
             f,
-            "{normalization} of {} rows of {} elements, affine {:?}{}, {variance} variance, eps {:e}",
+            "{normalization}{} of {} rows of {} elements, affine {:?}{}, {variance} variance, eps {:e}",
+            if self.operation == Operation::Backward { " backward" } else { "" },
             self.rows,
             self.width,
             self.affine,
             if self.zero_centred_weight { " about 1" } else { "" },
             self.eps
         )?;
+        if self.accumulate {
+            write!(f, ", gradients of parameters added up")?;
+        }
         for (role, layout) in self.tensors() {
             write!(f, ", {role} {}", layout.storage)?;
             if layout.offset > 0 {

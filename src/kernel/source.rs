@@ -1,6 +1,6 @@
 use std::fmt::{self, Write as _};
 
-use super::{Dialect, Normalization, Role};
+use super::{Affine, Dialect, Normalization, Operation, Role};
 use crate::tensor::StorageType;
 
 /// Name of the entry point of every kernel.
@@ -19,6 +19,35 @@ pub enum Entry {
     Partial,
     /// `shaders/merge.wgsl`: merges those moments and normalizes the segments.
     Merge,
+    /// `shaders/gradient.wgsl`: the gradients of whole rows, and sums for those of weight and bias.
+    Gradient,
+    /// `shaders/gradient_sums.wgsl`: the sums of rows, or of segments of rows, that their gradients rest on.
+    GradientSums,
+    /// `shaders/gradient_merge.wgsl`: adds up those of the segments.
+    GradientMerge,
+    /// `shaders/gradient_columns.wgsl`: the gradients of rows whose sums are known, and sums for those of weight and bias.
+    GradientColumns,
+    /// `shaders/gradient_parameters.wgsl`: adds up the sums for the gradients of weight and bias, and writes these.
+    GradientParameters,
+}
+
+impl Entry {
+    /// The pass that it belongs to. That the backward pass measures its rows does not make that a part of it.
+    pub const fn operation(self) -> Operation {
+        match self {
+            Self::Row | Self::Partial | Self::Merge => Operation::Forward,
+            Self::Gradient
+            | Self::GradientSums
+            | Self::GradientMerge
+            | Self::GradientColumns
+            | Self::GradientParameters => Operation::Backward,
+        }
+    }
+
+    /// Whether its invocations walk over the rows, so that their number does not depend on that of the rows.
+    pub(super) const fn walks(self) -> bool {
+        matches!(self, Self::Gradient | Self::GradientColumns)
+    }
 }
 
 /// How many elements one access of memory moves.
@@ -116,6 +145,14 @@ pub enum BindingRole {
     Tensor(Role),
     /// Moments of segments, 16 bytes each; written by [`Entry::Partial`], read by [`Entry::Merge`].
     Partials,
+    /// Sums of segments, 16 bytes each; written by [`Entry::GradientSums`], read by [`Entry::GradientMerge`].
+    SegmentSums,
+    /// What the gradient of a row takes from the row as a whole, 32 bytes each; written by [`Entry::GradientSums`] or
+    /// [`Entry::GradientMerge`], read by [`Entry::GradientColumns`].
+    Coefficients,
+    /// Sums for the gradients of weight and bias, of each walk over the rows, 4 bytes a column each; written by
+    /// [`Entry::Gradient`] or [`Entry::GradientColumns`], read by [`Entry::GradientParameters`].
+    ParameterSums,
 }
 
 impl BindingRole {
@@ -125,6 +162,9 @@ impl BindingRole {
             Self::Params => 0,
             Self::Tensor(role) => 1 + role as u32,
             Self::Partials => 1 + Role::ALL.len() as u32,
+            Self::SegmentSums => 2 + Role::ALL.len() as u32,
+            Self::Coefficients => 3 + Role::ALL.len() as u32,
+            Self::ParameterSums => 4 + Role::ALL.len() as u32,
         }
     }
 }
@@ -175,6 +215,8 @@ pub struct Kernel {
     pub normalization: Normalization,
     /// Whether the weight is stored as its difference from 1.
     pub zero_centred_weight: bool,
+    /// What is added up for the gradients of the parameters; [`Affine::None`] outside the backward pass.
+    pub parameter_sums: Affine,
     /// The tensors, by role.
     pub slots: [Option<Slot>; Role::ALL.len()],
     /// Elements of a row.
@@ -208,8 +250,14 @@ impl Kernel {
         self.width.div_ceil(self.segment_width)
     }
 
-    /// Turns of one loop over a span: the units that one invocation has of it.
+    /// Turns of one loop over a span: the units that one invocation has of it; for a kernel that has no elements of a row, the segments
+    /// that it merges, or 1.
     pub const fn turns(&self) -> u32 {
+        match self.entry {
+            Entry::GradientMerge => return self.segments().div_ceil(self.lanes),
+            Entry::GradientParameters => return 1,
+            _ => {}
+        }
         match self.unit {
             // A row may begin and end with half a word.
             Unit::Pair => 2 * (self.segment_width + 1).div_ceil(2 * self.lanes),
@@ -224,7 +272,12 @@ impl Kernel {
 
     /// Whether an invocation ever waits for another by a barrier.
     pub const fn uses_barriers(&self) -> bool {
-        matches!(self.reduction, Reduction::SubgroupThenWorkgroup | Reduction::Workgroup)
+        match self.reduction {
+            Reduction::Lane => false,
+            // Before each row but the first of a walk.
+            Reduction::Subgroup => matches!(self.entry, Entry::Gradient),
+            Reduction::SubgroupThenWorkgroup | Reduction::Workgroup => true,
+        }
     }
 
     /// Bytes of workgroup memory.
@@ -260,16 +313,47 @@ impl Kernel {
         let mut bindings = vec![Binding { role: BindingRole::Params, writable: false }];
         for (role, slot) in self.tensors() {
             let writable = match slot.place {
-                Place::Own => role.is_written(),
+                Place::Own => self.writes(role),
                 Place::Shared => true,
                 Place::InPlaceOf(_) => continue,
             };
             bindings.push(Binding { role: BindingRole::Tensor(role), writable });
         }
-        if self.entry != Entry::Row {
-            bindings.push(Binding { role: BindingRole::Partials, writable: self.entry == Entry::Partial });
+        let is_split = self.segments() > 1;
+        let sums_up = self.parameter_sums != Affine::None;
+        let scratch: &[(BindingRole, bool, bool)] = &match self.entry {
+            Entry::Row => vec![],
+            Entry::Partial => vec![(BindingRole::Partials, true, true)],
+            Entry::Merge => vec![(BindingRole::Partials, true, false)],
+            Entry::Gradient => vec![(BindingRole::ParameterSums, sums_up, true)],
+            Entry::GradientSums => {
+                vec![(BindingRole::SegmentSums, is_split, true), (BindingRole::Coefficients, !is_split, true)]
+            }
+            Entry::GradientMerge => {
+                vec![(BindingRole::SegmentSums, true, false), (BindingRole::Coefficients, true, true)]
+            }
+            Entry::GradientColumns => {
+                vec![(BindingRole::Coefficients, true, false), (BindingRole::ParameterSums, sums_up, true)]
+            }
+            Entry::GradientParameters => vec![(BindingRole::ParameterSums, true, false)],
+        };
+        for &(role, _, writable) in scratch.iter().filter(|(_, is_bound, _)| *is_bound) {
+            bindings.push(Binding { role, writable });
         }
         bindings
+    }
+
+    /// Whether it writes a tensor in this role, if it has one.
+    pub const fn writes(&self, role: Role) -> bool {
+        self.entry.operation().writes(role)
+    }
+
+    /// Spans that one dispatch has for each row.
+    pub(super) const fn spans_per_row(&self) -> u32 {
+        match self.entry {
+            Entry::GradientMerge => 1,
+            _ => self.segments(),
+        }
     }
 
     /// The complete WGSL, with one entry point [`ENTRY_POINT`]: a generated prelude (constants, then bindings and access to each
@@ -303,6 +387,9 @@ impl Kernel {
     /// What the kernel has to do, apart from how.
     pub(super) fn task(&self) -> String {
         let mut task = format!("{:?} {:?} width {}", self.normalization, self.unit, self.width);
+        if self.parameter_sums != Affine::None {
+            write!(task, ", sums for {:?}", self.parameter_sums).expect("a String takes any text");
+        }
         for (role, slot) in self.tensors() {
             write!(task, ", {role} {}", slot.storage).expect("a String takes any text");
             match slot.place {
@@ -352,10 +439,22 @@ impl Kernel {
         if self.reduction == Reduction::SubgroupThenWorkgroup {
             more.push(("SUBGROUP_SIZE", self.subgroup_size));
         }
+        if self.entry == Entry::GradientParameters {
+            more.push(("SUMS", self.sums()));
+        }
         for (name, value) in more {
             writeln!(wgsl, "const {name}: u32 = {value}u;").expect("a String takes any text");
         }
         writeln!(wgsl, "const REREAD: bool = {};", self.access == Access::Reread).expect("a String takes any text");
+    }
+
+    /// Sums that each walk over the rows leaves for one column.
+    pub(super) const fn sums(&self) -> u32 {
+        match self.parameter_sums {
+            Affine::None => 0,
+            Affine::Weight => 1,
+            Affine::WeightAndBias => 2,
+        }
     }
 
     /// The bindings of the tensors; for each that is read, a function that loads one unit as it is stored and one that decodes
@@ -371,20 +470,58 @@ impl Kernel {
         }
         for (role, slot) in self.tensors() {
             wgsl.push('\n');
-            if role.is_written() { self.write_setter(wgsl, role, slot)? } else { self.write_getter(wgsl, role, slot)? }
+            let is_sum = role.parameter().is_some();
+            if !self.writes(role) || is_sum {
+                self.write_getter(wgsl, role, slot)?;
+            }
+            if self.writes(role) {
+                self.write_setter(wgsl, role, slot)?;
+            }
+            if is_sum {
+                writeln!(wgsl, "\nfn {role}_add(column: u32, value: f32) {{")?;
+                writeln!(wgsl, "    let old = {role}_unit({role}_load(0u, column));")?;
+                writeln!(wgsl, "    {role}_set(0u, column, value + select(0.0, old, params.accumulate != 0u));\n}}")?;
+            }
         }
         if self.unit == Unit::Pair {
             self.write_pairs(wgsl)?;
         }
-        if self.entry != Entry::Partial {
-            for role in [Role::Sum, Role::Mean, Role::Rstd] {
-                if self.slot(role).is_none() {
-                    let value = if role.is_statistic() { "value: f32" } else { "position: u32, value: Unit" };
-                    writeln!(wgsl, "\nfn {role}_set(row: u32, {value}) {{}}")?;
-                }
+        if self.entry.walks() && self.parameter_sums != Affine::None {
+            self.write_parameter_sums(wgsl)?;
+        }
+        let absent = |role: &&Role| self.slot(**role).is_none();
+        let nothing: &[Role] = match self.entry {
+            Entry::Row | Entry::Merge => &[Role::Sum, Role::Mean, Role::Rstd],
+            Entry::GradientParameters => &[Role::WeightGradient, Role::BiasGradient],
+            _ => &[],
+        };
+        for role in nothing.iter().filter(absent) {
+            match role {
+                Role::Sum => writeln!(wgsl, "\nfn sum_set(row: u32, position: u32, value: Unit) {{}}")?,
+                Role::Mean | Role::Rstd => writeln!(wgsl, "\nfn {role}_set(row: u32, value: f32) {{}}")?,
+                _ => writeln!(wgsl, "\nfn {role}_add(column: u32, value: f32) {{}}")?,
             }
         }
+        let measured = matches!(self.entry, Entry::Gradient | Entry::GradientSums | Entry::GradientMerge);
+        if measured && self.slot(Role::Mean).is_none() {
+            writeln!(wgsl, "\nfn mean_get(row: u32) -> f32 {{\n    return 0.0;\n}}")?;
+        }
         Ok(())
+    }
+
+    /// The sums for the gradients of weight and bias: a unit of f32 at a time.
+    fn write_parameter_sums(&self, wgsl: &mut String) -> std::fmt::Result {
+        let binding = BindingRole::ParameterSums.binding();
+        writeln!(wgsl, "\n@group(0) @binding({binding}) var<storage, read_write> parameter_sums: array<Quad>;\n")?;
+        let (loaded, stored) = match self.unit {
+            Unit::Octet => (
+                "Unit(parameter_sums[2u * index], parameter_sums[2u * index + 1u])",
+                "    parameter_sums[2u * index] = value.low;\n    parameter_sums[2u * index + 1u] = value.high;",
+            ),
+            _ => ("parameter_sums[index]", "    parameter_sums[index] = value;"),
+        };
+        writeln!(wgsl, "fn parameter_sum_load(index: u32) -> Unit {{\n    return {loaded};\n}}\n")?;
+        writeln!(wgsl, "fn parameter_sum_set(index: u32, value: Unit) {{\n{stored}\n}}")
     }
 
     /// What lies in memory, in WGSL.
@@ -396,7 +533,7 @@ impl Kernel {
             (_, Unit::Octet) => "vec4<u32>",
             (_, Unit::Vector) => "vec2<u32>",
             // Two elements share a word. They may belong to different invocations, or one of them to another tensor.
-            _ if role.is_written() || slot.place == Place::Shared => "atomic<u32>",
+            _ if self.writes(role) || slot.place == Place::Shared => "atomic<u32>",
             _ => "u32",
         }
     }
@@ -432,6 +569,9 @@ impl Kernel {
 
     fn write_getter(&self, wgsl: &mut String, role: Role, slot: Slot) -> std::fmt::Result {
         let (index, storage) = (Self::index(role), slot.storage);
+        if role.is_statistic() {
+            return writeln!(wgsl, "fn {role}_get(row: u32) -> f32 {{\n    return {role}[{index}];\n}}");
+        }
         // What is loaded, and how it becomes quads.
         let (raw, loaded, quads) = match (storage, self.unit) {
             (StorageType::F32, Unit::Octet) => (
@@ -459,10 +599,16 @@ impl Kernel {
         let centre = if role == Role::Weight && self.zero_centred_weight { "1.0 + " } else { "" };
         let quads: Vec<_> = quads.into_iter().map(|quad| format!("{centre}{quad}")).collect();
         let unit = if quads.len() > 1 { format!("Unit({})", quads.join(", ")) } else { quads.concat() };
-        let name = if role == Role::Input { "InputRaw" } else { raw };
-        if role == Role::Input {
-            writeln!(wgsl, "alias InputRaw = {raw};\n")?;
+        // What is held as it is stored has a name.
+        let alias = match role {
+            Role::Input => Some("InputRaw"),
+            Role::OutputGradient => Some("OutputGradientRaw"),
+            _ => None,
+        };
+        if let Some(alias) = alias {
+            writeln!(wgsl, "alias {alias} = {raw};\n")?;
         }
+        let name = alias.unwrap_or(raw);
         writeln!(wgsl, "fn {role}_load(row: u32, position: u32) -> {name} {{")?;
         writeln!(wgsl, "    let index = {index};\n    return {loaded};\n}}\n")?;
         writeln!(wgsl, "fn {role}_unit(raw: {name}) -> Unit {{\n    return {unit};\n}}")
@@ -496,13 +642,16 @@ impl Kernel {
 
     /// For each tensor that is written, a function that stores two neighbours, and the place of a row's first element in its word.
     fn write_pairs(&self, wgsl: &mut String) -> std::fmt::Result {
-        let written = [Role::Output, Role::Sum];
+        let written: &[Role] = match self.entry.operation() {
+            Operation::Forward => &[Role::Output, Role::Sum],
+            Operation::Backward => &[Role::InputGradient],
+        };
         let is_small = |role: &Role| self.slot(*role).is_some_and(|slot| slot.storage.bytes() == 2);
-        let whole = written.into_iter().find(is_small).unwrap_or(Role::Output);
+        let whole = written.iter().copied().find(is_small).unwrap_or(written[0]);
         writeln!(wgsl, "\n// 1 where the first element of a row of the {whole} is the upper half of its word.")?;
         writeln!(wgsl, "fn first_half(row: u32) -> u32 {{")?;
         writeln!(wgsl, "    return (params.{whole}_base + row * params.{whole}_stride) % 2u;\n}}")?;
-        for role in written {
+        for &role in written {
             writeln!(wgsl, "\nfn {role}_set_pair(")?;
             writeln!(
                 wgsl,
@@ -538,38 +687,9 @@ impl Kernel {
             Unit::Octet | Unit::Vector => include_str!("../../shaders/unit/vector.wgsl"),
             Unit::Pair | Unit::Scalar => include_str!("../../shaders/unit/scalar.wgsl"),
         };
-        let turns = match self.unit {
-            Unit::Pair => include_str!("../../shaders/turns/pairs.wgsl"),
-            Unit::Octet | Unit::Vector | Unit::Scalar => include_str!("../../shaders/turns/straight.wgsl"),
-        };
         let unit = match self.unit.quads() {
             1 => include_str!("../../shaders/unit/one.wgsl"),
             _ => include_str!("../../shaders/unit/two.wgsl"),
-        };
-        let source = match self.slot(Role::Residual) {
-            None => include_str!("../../shaders/source/input.wgsl"),
-            Some(_) => include_str!("../../shaders/source/residual.wgsl"),
-        };
-        let access = match self.access {
-            Access::Held => include_str!("../../shaders/access/held.wgsl"),
-            Access::Partly { .. } => include_str!("../../shaders/access/partly.wgsl"),
-            Access::Reread => include_str!("../../shaders/access/reread.wgsl"),
-        };
-        let reduce = match self.reduction {
-            Reduction::Lane => include_str!("../../shaders/reduce/lane.wgsl"),
-            Reduction::Subgroup => include_str!("../../shaders/reduce/subgroup.wgsl"),
-            Reduction::SubgroupThenWorkgroup => include_str!("../../shaders/reduce/subgroup_workgroup.wgsl"),
-            Reduction::Workgroup => include_str!("../../shaders/reduce/workgroup.wgsl"),
-        };
-        let measure = match self.normalization {
-            Normalization::LayerNorm => include_str!("../../shaders/measure/layer_norm.wgsl"),
-            Normalization::RmsNorm => include_str!("../../shaders/measure/rms_norm.wgsl"),
-        };
-        // There is no bias without a weight.
-        let affine = match (self.slot(Role::Weight), self.slot(Role::Bias)) {
-            (None, _) => include_str!("../../shaders/affine/none.wgsl"),
-            (Some(_), None) => include_str!("../../shaders/affine/weight.wgsl"),
-            (Some(_), Some(_)) => include_str!("../../shaders/affine/weight_bias.wgsl"),
         };
         let mut fragments = vec![include_str!("../../shaders/params.wgsl"), quad, unit];
         for (storage, fragment) in [
@@ -588,38 +708,144 @@ impl Kernel {
         }
         fragments.extend([
             include_str!("../../shaders/numbers.wgsl"),
-            source,
-            include_str!("../../shaders/span.wgsl"),
-            turns,
-            include_str!("../../shaders/moments.wgsl"),
-            measure,
-            include_str!("../../shaders/memory.wgsl"),
-            access,
+            include_str!("../../shaders/sums.wgsl"),
+            include_str!("../../shaders/place.wgsl"),
         ]);
-        if self.entry != Entry::Merge {
-            fragments.extend([include_str!("../../shaders/measure.wgsl"), include_str!("../../shaders/rare.wgsl")]);
+        if self.slot(Role::Input).is_some() {
+            fragments.extend(self.span_fragments());
         }
-        if self.entry != Entry::Partial {
-            let write = match self.unit {
-                Unit::Pair => include_str!("../../shaders/normalize/pairs.wgsl"),
-                Unit::Octet | Unit::Vector | Unit::Scalar => include_str!("../../shaders/normalize/units.wgsl"),
-            };
-            fragments.extend([affine, include_str!("../../shaders/normalize.wgsl"), write]);
-            match self.access {
-                Access::Held => fragments.push(include_str!("../../shaders/normalize/held.wgsl")),
-                Access::Partly { .. } => fragments.push(include_str!("../../shaders/normalize/partly.wgsl")),
-                Access::Reread => fragments.push(include_str!("../../shaders/normalize/reread.wgsl")),
-            }
-            if !matches!(self.access, Access::Partly { .. }) {
-                fragments.push(include_str!("../../shaders/normalize/several.wgsl"));
-            }
+        match self.entry {
+            Entry::Row | Entry::Partial | Entry::Merge => fragments.extend(self.forward_fragments()),
+            _ => fragments.extend(self.backward_fragments()),
         }
         fragments.push(match self.entry {
             Entry::Row => include_str!("../../shaders/row.wgsl"),
             Entry::Partial => include_str!("../../shaders/partial.wgsl"),
             Entry::Merge => include_str!("../../shaders/merge.wgsl"),
+            Entry::Gradient => include_str!("../../shaders/gradient.wgsl"),
+            Entry::GradientSums => include_str!("../../shaders/gradient_sums.wgsl"),
+            Entry::GradientMerge => include_str!("../../shaders/gradient_merge.wgsl"),
+            Entry::GradientColumns => include_str!("../../shaders/gradient_columns.wgsl"),
+            Entry::GradientParameters => include_str!("../../shaders/gradient_parameters.wgsl"),
         });
-        fragments.push(reduce);
+        fragments.push(match self.reduction {
+            Reduction::Lane => include_str!("../../shaders/reduce/lane.wgsl"),
+            Reduction::Subgroup => include_str!("../../shaders/reduce/subgroup.wgsl"),
+            Reduction::SubgroupThenWorkgroup => include_str!("../../shaders/reduce/subgroup_workgroup.wgsl"),
+            Reduction::Workgroup => include_str!("../../shaders/reduce/workgroup.wgsl"),
+        });
+        fragments
+    }
+
+    /// What a span is, and what lies in it.
+    fn span_fragments(&self) -> [&'static str; 3] {
+        let source = match self.slot(Role::Residual) {
+            None => include_str!("../../shaders/source/input.wgsl"),
+            Some(_) => include_str!("../../shaders/source/residual.wgsl"),
+        };
+        let turns = match self.unit {
+            Unit::Pair => include_str!("../../shaders/turns/pairs.wgsl"),
+            Unit::Octet | Unit::Vector | Unit::Scalar => include_str!("../../shaders/turns/straight.wgsl"),
+        };
+        [source, include_str!("../../shaders/span.wgsl"), turns]
+    }
+
+    fn forward_fragments(&self) -> Vec<&'static str> {
+        let mut fragments = vec![
+            include_str!("../../shaders/moments.wgsl"),
+            match self.normalization {
+                Normalization::LayerNorm => include_str!("../../shaders/measure/layer_norm.wgsl"),
+                Normalization::RmsNorm => include_str!("../../shaders/measure/rms_norm.wgsl"),
+            },
+            include_str!("../../shaders/memory.wgsl"),
+            match self.access {
+                Access::Held => include_str!("../../shaders/access/held.wgsl"),
+                Access::Partly { .. } => include_str!("../../shaders/access/partly.wgsl"),
+                Access::Reread => include_str!("../../shaders/access/reread.wgsl"),
+            },
+        ];
+        if self.entry != Entry::Merge {
+            fragments.extend([include_str!("../../shaders/measure.wgsl"), include_str!("../../shaders/rare.wgsl")]);
+        }
+        if self.entry == Entry::Partial {
+            return fragments;
+        }
+        fragments.push(include_str!("../../shaders/scalings.wgsl"));
+        if self.slot(Role::Output).is_none() {
+            fragments.push(include_str!("../../shaders/normalize/none.wgsl"));
+            return fragments;
+        }
+        // There is no bias without a weight.
+        let affine = match (self.slot(Role::Weight), self.slot(Role::Bias)) {
+            (None, _) => include_str!("../../shaders/affine/none.wgsl"),
+            (Some(_), None) => include_str!("../../shaders/affine/weight.wgsl"),
+            (Some(_), Some(_)) => include_str!("../../shaders/affine/weight_bias.wgsl"),
+        };
+        let write = match self.unit {
+            Unit::Pair => include_str!("../../shaders/normalize/pairs.wgsl"),
+            Unit::Octet | Unit::Vector | Unit::Scalar => include_str!("../../shaders/normalize/units.wgsl"),
+        };
+        fragments.extend([affine, include_str!("../../shaders/normalize.wgsl"), write]);
+        fragments.push(match self.access {
+            Access::Held => include_str!("../../shaders/normalize/held.wgsl"),
+            Access::Partly { .. } => include_str!("../../shaders/normalize/partly.wgsl"),
+            Access::Reread => include_str!("../../shaders/normalize/reread.wgsl"),
+        });
+        if !matches!(self.access, Access::Partly { .. }) {
+            fragments.push(include_str!("../../shaders/normalize/several.wgsl"));
+        }
+        fragments
+    }
+
+    fn backward_fragments(&self) -> Vec<&'static str> {
+        if self.entry == Entry::GradientParameters {
+            return Vec::new();
+        }
+        let mut fragments = vec![
+            include_str!("../../shaders/gradient/row.wgsl"),
+            match self.normalization {
+                Normalization::LayerNorm => include_str!("../../shaders/gradient/layer_norm.wgsl"),
+                Normalization::RmsNorm => include_str!("../../shaders/gradient/rms_norm.wgsl"),
+            },
+        ];
+        if self.entry == Entry::GradientMerge {
+            fragments.push(include_str!("../../shaders/gradient/coefficients.wgsl"));
+            return fragments;
+        }
+        fragments.push(include_str!("../../shaders/gradient/arithmetic.wgsl"));
+        fragments.push(match (self.slot(Role::Weight), self.entry) {
+            (None, _) => include_str!("../../shaders/gradient/weight_none.wgsl"),
+            // So few turns are in its walk that it has registers for it.
+            (Some(_), Entry::GradientColumns) => include_str!("../../shaders/gradient/weight_held.wgsl"),
+            (Some(_), _) => include_str!("../../shaders/gradient/weight_reread.wgsl"),
+        });
+        if self.entry == Entry::GradientSums {
+            match self.segments() {
+                1 => fragments.extend([
+                    include_str!("../../shaders/gradient/coefficients.wgsl"),
+                    include_str!("../../shaders/gradient/row_whole.wgsl"),
+                ]),
+                _ => fragments.push(include_str!("../../shaders/gradient/row_segment.wgsl")),
+            }
+            return fragments;
+        }
+        fragments.push(include_str!("../../shaders/gradient/walk.wgsl"));
+        fragments.push(match self.slot(Role::SumGradient) {
+            None => include_str!("../../shaders/gradient/sum_none.wgsl"),
+            Some(_) => include_str!("../../shaders/gradient/sum_added.wgsl"),
+        });
+        match self.parameter_sums {
+            Affine::None => fragments.push(include_str!("../../shaders/gradient/parameters_none.wgsl")),
+            Affine::Weight => fragments.push(include_str!("../../shaders/gradient/parameters_weight.wgsl")),
+            Affine::WeightAndBias => fragments.push(include_str!("../../shaders/gradient/parameters_weight_bias.wgsl")),
+        }
+        if self.parameter_sums != Affine::None {
+            fragments.push(include_str!("../../shaders/gradient/parameters.wgsl"));
+        }
+        fragments.push(match self.unit {
+            Unit::Pair => include_str!("../../shaders/gradient/pairs.wgsl"),
+            Unit::Octet | Unit::Vector | Unit::Scalar => include_str!("../../shaders/gradient/units.wgsl"),
+        });
         fragments
     }
 }

@@ -1,11 +1,14 @@
 use crate::gpu::{Region, RowCount, check_buffer};
-use crate::kernel::{Problem, Role};
+use crate::kernel::{Operation, Problem, Role};
 use crate::{Error, GpuTensor, LayerNormConfig, wgpu};
 
-/// What an operation reads and writes: rows of input and output, and whatever else is asked for.
+/// What an operation reads and writes. [`Bindings::new`] and [`Bindings::of`] begin those of a forward pass: rows of input and
+/// output. [`Bindings::backward`] and [`Bindings::backward_of`] begin those of a backward pass: rows of input, and of the gradients of
+/// a loss by output and input. Whatever else is asked for is added.
 ///
-/// Any of these may lie in one buffer. Output and sum may be the very region of the input or the residual, which they then
-/// overwrite; nothing else that is written may overlap anything.
+/// Any of these may lie in one buffer. Output and sum may be the very region of the input or the residual, which they then overwrite;
+/// the input gradient that of the output gradient, of the gradient of the sum, of the input or of the residual. Nothing else that is
+/// written may overlap anything.
 ///
 /// ```
 /// use gpu_layer_norm::{Bindings, Region, StorageType, wgpu};
@@ -18,8 +21,21 @@ use crate::{Error, GpuTensor, LayerNormConfig, wgpu};
 ///         .sum(stream)
 /// }
 /// ```
+///
+/// ```
+/// use gpu_layer_norm::{Bindings, Region, StorageType, wgpu};
+///
+/// // Its backward pass. The sum is the input now; the stream's gradient takes up the norm's, in place.
+/// fn backward(rows: u64, stream: &wgpu::Buffer, mlp_gradient: &wgpu::Buffer, stream_gradient: &wgpu::Buffer) -> Bindings {
+///     let [stream, stream_gradient] = [stream, stream_gradient].map(|buffer| Region::new(buffer, StorageType::F32));
+///     Bindings::backward(rows, stream, Region::new(mlp_gradient, StorageType::Bf16), stream_gradient.clone())
+///         .sum_gradient(stream_gradient)
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Bindings {
+    operation: Operation,
+    accumulate: bool,
     rows: Option<u64>,
     regions: [Option<Region>; Role::ALL.len()],
     row_count: Option<RowCount>,
@@ -28,17 +44,43 @@ pub struct Bindings {
 impl Bindings {
     /// `rows` rows of input, normalized into the output.
     pub fn new(rows: u64, input: impl Into<Region>, output: impl Into<Region>) -> Self {
-        Self::from_regions(Some(rows), input.into(), output.into())
+        Self::empty(Operation::Forward, Some(rows)).with(Role::Input, input).with(Role::Output, output)
     }
 
     /// All rows of a tensor, normalized into a tensor of the same shape.
     pub fn of(input: &GpuTensor, output: &GpuTensor) -> Self {
-        Self::from_regions(None, input.into(), output.into())
+        Self::empty(Operation::Forward, None).with(Role::Input, input).with(Role::Output, output)
     }
 
-    fn from_regions(rows: Option<u64>, input: Region, output: Region) -> Self {
+    /// The backward pass over `rows` rows: from the input of the forward pass and the gradient of a loss by its output to the
+    /// gradient by its input (where it had a residual too, that by the residual is the same).
+    ///
+    /// Give [`mean`](Self::mean) and [`rstd`](Self::rstd) as the forward pass has saved them; without them the rows are measured
+    /// again. For the gradients of weight and bias give [`weight_gradient`](Self::weight_gradient) and
+    /// [`bias_gradient`](Self::bias_gradient).
+    pub fn backward(
+        rows: u64,
+        input: impl Into<Region>,
+        output_gradient: impl Into<Region>,
+        input_gradient: impl Into<Region>,
+    ) -> Self {
+        Self::empty(Operation::Backward, Some(rows))
+            .with(Role::Input, input)
+            .with(Role::OutputGradient, output_gradient)
+            .with(Role::InputGradient, input_gradient)
+    }
+
+    /// As [`backward`](Self::backward), for all rows of tensors of the same shape.
+    pub fn backward_of(input: &GpuTensor, output_gradient: &GpuTensor, input_gradient: &GpuTensor) -> Self {
+        Self::empty(Operation::Backward, None)
+            .with(Role::Input, input)
+            .with(Role::OutputGradient, output_gradient)
+            .with(Role::InputGradient, input_gradient)
+    }
+
+    fn empty(operation: Operation, rows: Option<u64>) -> Self {
         let regions = [const { None }; Role::ALL.len()];
-        Self { rows, regions, row_count: None }.with(Role::Input, input).with(Role::Output, output)
+        Self { operation, accumulate: false, rows, regions, row_count: None }
     }
 
     fn with(mut self, role: Role, region: impl Into<Region>) -> Self {
@@ -58,17 +100,44 @@ impl Bindings {
         self.with(Role::Sum, region)
     }
 
-    /// Writes the mean of each row here: f32, one element a row. Not for RMS normalization, which has none.
+    /// The mean of each row: f32, one element a row. The forward pass writes it here, the backward pass reads it. Not for RMS
+    /// normalization, which has none.
     #[must_use]
     pub fn mean(self, region: impl Into<Region>) -> Self {
         self.with(Role::Mean, region)
     }
 
-    /// Writes 1 / sqrt(variance + eps) of each row here, for RMS normalization 1 / sqrt(mean(x²) + eps): f32, one element a
-    /// row. ONNX calls it InvStdDev.
+    /// 1 / sqrt(variance + eps) of each row, for RMS normalization 1 / sqrt(mean(x²) + eps): f32, one element a row. ONNX calls it
+    /// InvStdDev. The forward pass writes it here, the backward pass reads it.
     #[must_use]
     pub fn rstd(self, region: impl Into<Region>) -> Self {
         self.with(Role::Rstd, region)
+    }
+
+    /// Adds this to the input gradient of a backward pass: the gradient of the loss by input + residual, as far as it comes from
+    /// elsewhere than the output. Rows × width.
+    #[must_use]
+    pub fn sum_gradient(self, region: impl Into<Region>) -> Self {
+        self.with(Role::SumGradient, region)
+    }
+
+    /// Writes the gradient by the weight here, in a backward pass: `width` elements.
+    #[must_use]
+    pub fn weight_gradient(self, region: impl Into<Region>) -> Self {
+        self.with(Role::WeightGradient, region)
+    }
+
+    /// Writes the gradient by the bias here, in a backward pass: `width` elements.
+    #[must_use]
+    pub fn bias_gradient(self, region: impl Into<Region>) -> Self {
+        self.with(Role::BiasGradient, region)
+    }
+
+    /// Whether the gradients by weight and bias are added to what their regions hold, in place of overwriting it. The input gradient
+    /// is always overwritten. Default: no.
+    #[must_use]
+    pub fn accumulate(self, accumulate: bool) -> Self {
+        Self { accumulate, ..self }
     }
 
     /// Takes the weight from here, `width` elements, in place of the layer's own.
@@ -106,7 +175,8 @@ impl Bindings {
 
     /// The layer's own parameters where no others were given.
     pub(crate) fn or_parameters(mut self, weight: Option<&GpuTensor>, bias: Option<&GpuTensor>) -> Self {
-        for (role, own) in [(Role::Weight, weight), (Role::Bias, bias)] {
+        let parameters = [(Role::Weight, weight), (Role::Bias, bias)];
+        for (role, own) in parameters.into_iter().filter(|(role, _)| self.operation.reads(*role)) {
             let region = &mut self.regions[role as usize];
             *region = region.take().or(own.map(Region::from));
         }
@@ -124,6 +194,9 @@ impl Bindings {
             (None, None) => 0,
         };
         let mut problem = config.problem(rows)?;
+        if self.operation == Operation::Backward {
+            problem = problem.backward().accumulate(self.accumulate);
+        }
         let buffers: Vec<_> = self.regions.iter().flatten().map(|region| &region.buffer).collect();
         for role in Role::ALL {
             let Some(region) = self.region(role) else { continue };
@@ -153,9 +226,9 @@ impl Bindings {
                 continue;
             };
             let expected = match role {
-                Role::Input | Role::Residual | Role::Output | Role::Sum => input.shape(),
-                Role::Weight | Role::Bias => config.normalized_shape(),
-                Role::Mean | Role::Rstd => leading,
+                _ if role.is_parameter() => config.normalized_shape(),
+                _ if role.is_statistic() => leading,
+                _ => input.shape(),
             };
             if tensor.shape() != expected {
                 return Err(Error::Shape {
@@ -178,7 +251,7 @@ impl Bindings {
         if let Some(count) = &self.row_count {
             // Any buffer ends before 2^63.
             check_buffer("row count", &count.buffer, count.offset.min(1 << 63) + 4)?;
-            for role in Role::ALL.into_iter().filter(|role| role.is_written()) {
+            for role in Role::ALL.into_iter().filter(|role| problem.writes(*role)) {
                 if self.region(role).is_none_or(|region| region.buffer != count.buffer) {
                     continue;
                 }

@@ -1,6 +1,36 @@
 use super::Bindings;
 use crate::kernel::{Problem, Role};
-use crate::{Error, GpuDevice, GpuTensor, LayerNormConfig, Plan, PreparedPlan, StorageType, Tensor};
+use crate::{Error, GpuDevice, GpuTensor, LayerNormConfig, Normalization, Plan, PreparedPlan, StorageType, Tensor};
+
+/// The statistics of the rows that a forward pass has saved, f32, of the input's dimensions before the normalized shape.
+#[derive(Clone, Debug)]
+pub struct GpuStatistics {
+    /// The mean of each row. `None` for RMS normalization.
+    pub mean: Option<GpuTensor>,
+    /// 1 / sqrt(variance + eps) of each row.
+    pub rstd: GpuTensor,
+}
+
+impl GpuStatistics {
+    fn bound_to(&self, bindings: Bindings) -> Bindings {
+        let bindings = bindings.rstd(&self.rstd);
+        match &self.mean {
+            Some(mean) => bindings.mean(mean),
+            None => bindings,
+        }
+    }
+}
+
+/// The gradients of a loss by what a layer takes, each stored as that is.
+#[derive(Clone, Debug)]
+pub struct LayerNormGradients {
+    /// By the input, of its shape.
+    pub input: GpuTensor,
+    /// By the weight, of the normalized shape. `None` if the layer has none.
+    pub weight: Option<GpuTensor>,
+    /// By the bias, of the normalized shape. `None` if the layer has none.
+    pub bias: Option<GpuTensor>,
+}
 
 /// Layer normalization over the trailing dimensions of its input, with PyTorch's semantics:
 /// y = (x − mean) / sqrt(variance + eps) · weight + bias, mean and variance over each group of trailing dimensions. With
@@ -120,11 +150,106 @@ impl GpuLayerNorm {
         self.config.rows(input.shape())?;
         let storage = self.config.output_storage_type(input.storage());
         let output = GpuTensor::zeros_as(device, input.shape(), storage)?;
-        self.forward_into(device, &Bindings::of(input, &output))?;
+        self.execute(device, &Bindings::of(input, &output))?;
         Ok(output)
     }
 
-    /// Runs the forward pass on these tensors once. Submits, and reads nothing back.
+    /// As [`forward`](Self::forward), and saves the statistics of the rows, which [`backward`](Self::backward) takes.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn forward_for_training(
+        &self,
+        device: &GpuDevice,
+        input: &GpuTensor,
+    ) -> Result<(GpuTensor, GpuStatistics), Error> {
+        // Before anything is allocated.
+        self.config.rows(input.shape())?;
+        let leading = &input.shape()[..input.shape().len() - self.config.normalized_shape().len()];
+        let has_mean = self.config.normalization_kind() == Normalization::LayerNorm;
+        let statistics = GpuStatistics {
+            mean: has_mean.then(|| GpuTensor::zeros(device, leading)).transpose()?,
+            rstd: GpuTensor::zeros(device, leading)?,
+        };
+        let storage = self.config.output_storage_type(input.storage());
+        let output = GpuTensor::zeros_as(device, input.shape(), storage)?;
+        self.execute(device, &statistics.bound_to(Bindings::of(input, &output)))?;
+        Ok((output, statistics))
+    }
+
+    /// From the gradient of a loss by the output to its gradients by input, weight and bias, into new tensors. `input` is that of the
+    /// forward pass, `statistics` what [`forward_for_training`](Self::forward_for_training) saved of it; without them the rows are
+    /// measured again. The gradients are stored as what they are gradients of is. Submits, and reads nothing back.
+    ///
+    /// For gradients that are added up over several passes, for a residual, or in buffers of your own, see [`Bindings::backward`].
+    ///
+    /// With g = dy · weight, x̂ as in the forward pass and sums over a row of n elements,
+    ///
+    /// dx = rstd · (g − Σg / n − x̂ · Σ(g · x̂) / n),  dweight = Σ dy · x̂ and dbias = Σ dy over the rows
+    ///
+    /// (n − 1 in the last sum for the unbiased variance; no Σg for RMS normalization).
+    ///
+    /// **Accuracy**, besides the rounding of the results themselves: dx is within 2e-6 of rstd · max|g|, at any mean; that is about the
+    /// largest |dx| of the row, unless g is all but a constant and a multiple of x̂, which cancel out. An element of dweight is
+    /// within (1e-6 + 3e-8 · min(rows, 512)) · Σ|dy| · max(1, |x̂| / 4), one of dbias within so many times Σ|dy|. That is, x̂ is off by
+    /// what the forward pass allows; up to 512 terms are added one after another, each with half a unit in the last place of a sum
+    /// that is at most Σ|dy · x̂|, 2^-25 of it on average; and what the sums of these lose is kept. Terms that differ are rounded to
+    /// either side, so the error found is some 1e-7 · Σ|dy|.
+    ///
+    /// A row with a NaN or an infinity spoils its own dx, and the gradients of weight and bias, of which it is a part. A constant row
+    /// adds nothing to dweight. A row whose rstd is subnormal (its deviation is over 8e37) counts as a constant one.
+    ///
+    /// The same input gives the same bits: nothing is added up in an order that changes from run to run.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`], [`Error::Shape`] unless the output gradient has the input's shape, and as [`run`](Self::run).
+    ///
+    /// ```
+    /// use gpu_layer_norm::{GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Tensor};
+    ///
+    /// let device = GpuDevice::new()?;
+    /// let layer_norm = GpuLayerNorm::new(&device, &LayerNormConfig::new(3))?;
+    /// let input = GpuTensor::upload(&device, &Tensor::from_f32([2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?)?;
+    /// let (output, statistics) = layer_norm.forward_for_training(&device, &input)?;
+    ///
+    /// // The loss is the sum of the outputs.
+    /// let output_gradient = GpuTensor::upload(&device, &Tensor::from_f32(output.shape(), vec![1.0; 6])?)?;
+    /// let gradients = layer_norm.backward(&device, &input, &output_gradient, Some(&statistics))?;
+    /// assert_eq!(*gradients.bias.expect("the layer has one").download()?.values(), [2.0, 2.0, 2.0]);
+    /// # Ok::<(), gpu_layer_norm::Error>(())
+    /// ```
+    pub fn backward(
+        &self,
+        device: &GpuDevice,
+        input: &GpuTensor,
+        output_gradient: &GpuTensor,
+        statistics: Option<&GpuStatistics>,
+    ) -> Result<LayerNormGradients, Error> {
+        // Before anything is allocated.
+        self.config.rows(input.shape())?;
+        let like = |tensor: Option<&GpuTensor>| {
+            tensor.map(|tensor| GpuTensor::zeros_as(device, tensor.shape(), tensor.storage())).transpose()
+        };
+        let gradients = LayerNormGradients {
+            input: GpuTensor::zeros_as(device, input.shape(), input.storage())?,
+            weight: like(self.weight())?,
+            bias: like(self.bias())?,
+        };
+        let mut bindings = Bindings::backward_of(input, output_gradient, &gradients.input);
+        if let Some(weight) = &gradients.weight {
+            bindings = bindings.weight_gradient(weight);
+        }
+        if let Some(bias) = &gradients.bias {
+            bindings = bindings.bias_gradient(bias);
+        }
+        if let Some(statistics) = statistics {
+            bindings = statistics.bound_to(bindings);
+        }
+        self.execute(device, &bindings)?;
+        Ok(gradients)
+    }
+
+    /// Runs a forward or backward pass on these tensors once. Submits, and reads nothing back.
     ///
     /// # Errors
     /// As [`prepare`](Self::prepare).
@@ -137,13 +262,13 @@ impl GpuLayerNorm {
     /// let input = GpuTensor::upload(&device, &Tensor::from_f32([128, 768], vec![0.5; 128 * 768])?)?;
     /// let output = GpuTensor::zeros(&device, [128, 768])?;
     /// let (mean, rstd) = (GpuTensor::zeros(&device, [128])?, GpuTensor::zeros(&device, [128])?);
-    /// layer_norm.forward_into(&device, &Bindings::of(&input, &output).mean(&mean).rstd(&rstd))?;
+    /// layer_norm.execute(&device, &Bindings::of(&input, &output).mean(&mean).rstd(&rstd))?;
     /// assert_eq!(*mean.download()?.values(), [0.5; 128]);
     /// # Ok::<(), gpu_layer_norm::Error>(())
     /// ```
-    pub fn forward_into(&self, device: &GpuDevice, bindings: &Bindings) -> Result<(), Error> {
+    pub fn execute(&self, device: &GpuDevice, bindings: &Bindings) -> Result<(), Error> {
         let prepared = self.prepare(device, bindings)?;
-        device.scoped("the submission of a forward pass", 0, |wgpu_device| {
+        device.scoped("the submission of a pass", 0, |wgpu_device| {
             let descriptor = wgpu::CommandEncoderDescriptor { label: Some("layer norm") };
             let mut encoder = wgpu_device.create_command_encoder(&descriptor);
             prepared.encode(&mut encoder);
@@ -151,13 +276,13 @@ impl GpuLayerNorm {
         })
     }
 
-    /// Binds the forward pass to tensors, to be recorded into the caller's own encoders any number of times.
+    /// Binds a forward or backward pass to tensors, to be recorded into the caller's own encoders any number of times.
     ///
     /// # Errors
     /// About shapes: [`Error::ShapeMismatch`], [`Error::Shape`]. About regions: [`Error::RowStride`], [`Error::Region`],
     /// [`Error::BufferUsage`], [`Error::Overlap`], [`Error::SharedRange`], [`Error::Size`]. About
-    /// what does not go together: [`Error::NoParameter`], [`Error::RmsNorm`], [`Error::StorageType`],
-    /// [`Error::ForeignDevice`]. What planning may find: [`Error::BufferSize`], [`Error::RowSize`],
+    /// what does not go together: [`Error::NoParameter`], [`Error::Role`], [`Error::Statistics`], [`Error::RmsNorm`],
+    /// [`Error::StorageType`], [`Error::ForeignDevice`]. What planning may find: [`Error::BufferSize`], [`Error::RowSize`],
     /// [`Error::DeviceTooSmall`], [`Error::Geometry`], [`Error::Strategy`]. And [`Error::OutOfMemory`],
     /// [`Error::DeviceLost`], and [`Error::Wgpu`] for a buffer that was destroyed or is another device's.
     ///

@@ -4,4 +4,4 @@ mod bindings;
 mod layer_norm;
 
 pub use bindings::Bindings;
-pub use layer_norm::GpuLayerNorm;
+pub use layer_norm::{GpuLayerNorm, GpuStatistics, LayerNormGradients};

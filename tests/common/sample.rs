@@ -1,15 +1,16 @@
-//! A sample of the whole space of forward problems: storage types, regions, residual, statistics, places, buffers. It is run
+//! A sample of the whole space of problems, forward and backward: storage types, regions, residual, statistics, places, buffers. It is run
 //! on bytes, so that what must not be touched is seen to be untouched.
 
 use gpu_layer_norm::half::{bf16, f16};
 use gpu_layer_norm::kernel::{Plan, Problem, Role};
 use gpu_layer_norm::{
-    Affine, Bindings, Error, GpuDevice, GpuLayerNorm, LayerNormConfig, Normalization, Region, StorageType, Strategy,
-    Variance, reference, wgpu,
+    Affine, Bindings, Error, GpuDevice, GpuLayerNorm, LayerNormConfig, Normalization, Operation, Region, StorageType,
+    Strategy, Variance, reference, wgpu,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+use super::gradients::{self, Bounds};
 use super::{Data, error_bound, normalize, rstd_bound, scale, submit};
 
 /// Where a tensor lies: so many elements are left free before it, and so many between two rows.
@@ -27,9 +28,21 @@ pub enum Target {
     InPlaceOf(Role),
 }
 
-/// A forward problem with its data.
+/// What a backward problem has that a forward one has not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Backward {
+    pub output_gradient: Spot,
+    pub sum_gradient: Option<Spot>,
+    pub weight_gradient: Option<Spot>,
+    pub bias_gradient: Option<Spot>,
+    pub accumulate: bool,
+}
+
+/// A problem with its data. In a backward one, `output` is where the input gradient goes, `sum` counts for nothing, and mean and rstd
+/// are given.
 #[derive(Clone, Debug)]
 pub struct Sample {
+    pub backward: Option<Backward>,
     pub rows: usize,
     pub width: usize,
     pub normalization: Normalization,
@@ -57,6 +70,7 @@ pub struct Sample {
 impl Default for Sample {
     fn default() -> Self {
         Self {
+            backward: None,
             rows: 5,
             width: 33,
             normalization: Normalization::LayerNorm,
@@ -137,6 +151,10 @@ pub fn unit_in_the_last_place(storage: StorageType, value: f64) -> f64 {
 }
 
 impl Sample {
+    pub fn operation(&self) -> Operation {
+        if self.backward.is_some() { Operation::Backward } else { Operation::Forward }
+    }
+
     fn config(&self) -> LayerNormConfig {
         let config = match self.normalization {
             Normalization::LayerNorm => LayerNormConfig::new(self.width),
@@ -152,8 +170,8 @@ impl Sample {
         let mut ends = Vec::new();
         let mut put = |role: Role, spot: Spot| {
             let (rows, width) = match role {
-                Role::Weight | Role::Bias => (1, self.width),
-                Role::Mean | Role::Rstd => (self.rows, 1),
+                _ if role.is_parameter() => (1, self.width),
+                _ if role.is_statistic() => (self.rows, 1),
                 _ => (self.rows, self.width),
             };
             if !self.pooled || ends.is_empty() {
@@ -175,15 +193,33 @@ impl Sample {
                 put(role, spot);
             }
         }
-        for &role in self.affine.parameters() {
+        let operation = self.operation();
+        for &role in self.affine.parameters().iter().filter(|role| operation.reads(**role)) {
             put(role, self.parameters);
         }
-        for (role, target) in [(Role::Output, Some(self.output)), (Role::Sum, self.sum)] {
+        if let Some(backward) = self.backward {
+            put(Role::OutputGradient, backward.output_gradient);
+            let optional = [
+                (Role::SumGradient, backward.sum_gradient),
+                (Role::WeightGradient, backward.weight_gradient.filter(|_| self.affine.has_weight())),
+                (Role::BiasGradient, backward.bias_gradient.filter(|_| self.affine.has_bias())),
+            ];
+            for (role, spot) in optional {
+                if let Some(spot) = spot {
+                    put(role, spot);
+                }
+            }
+        }
+        let targets = match operation {
+            Operation::Forward => [(Role::Output, Some(self.output)), (Role::Sum, self.sum)],
+            Operation::Backward => [(Role::InputGradient, Some(self.output)), (Role::Sum, None)],
+        };
+        for (role, target) in targets {
             if let Some(Target::Own(spot)) = target {
                 put(role, spot);
             }
         }
-        for (role, target) in [(Role::Output, Some(self.output)), (Role::Sum, self.sum)] {
+        for (role, target) in targets {
             if let Some(Target::InPlaceOf(other)) = target {
                 let other = *placed.iter().find(|tensor| tensor.role == other).expect("there is such a tensor");
                 placed.push(Placed { role, ..other });
@@ -223,12 +259,29 @@ impl Sample {
         let find = |role: Role| placed.iter().find(|tensor| tensor.role == role);
         let mut rng = StdRng::seed_from_u64(self.seed);
         let mut before: Vec<Vec<u8>> = sizes.iter().map(|&size| (0..size).map(|_| rng.random()).collect()).collect();
-        for tensor in placed.iter().filter(|tensor| !tensor.role.is_written()) {
+        let accumulates = self.backward.is_some_and(|backward| backward.accumulate);
+        for tensor in &placed {
+            let is_old = tensor.role.is_parameter() && accumulates;
+            let is_given = self.operation().reads(tensor.role) && !tensor.role.is_statistic();
+            if !is_old && !is_given {
+                continue;
+            }
             let seed = self.seed ^ tensor.role as u64;
-            let data = if tensor.role.is_parameter() { Data::STANDARD } else { Data::Normal { mean: 3.0, std: 2.0 } };
+            let is_standard = tensor.role.is_parameter() || gradients::is_gradient(tensor.role);
+            let data = if is_standard { Data::STANDARD } else { Data::Normal { mean: 3.0, std: 2.0 } };
             for (i, value) in data.values(tensor.rows, tensor.width, seed).into_iter().enumerate() {
                 let bytes = &mut before[tensor.buffer];
                 tensor.set(bytes, i / tensor.width, i % tensor.width, value);
+            }
+        }
+        if self.backward.is_some() {
+            let source = self.source(&placed, &before, self.rows);
+            for (row, values) in source.chunks(self.width).enumerate() {
+                for (role, value) in [Role::Mean, Role::Rstd].into_iter().zip(self.statistics(values)) {
+                    if let Some(tensor) = find(role) {
+                        tensor.set(&mut before[tensor.buffer], row, 0, value as f32);
+                    }
+                }
             }
         }
 
@@ -240,8 +293,16 @@ impl Sample {
                 if tensor.stride == tensor.width { region } else { region.row_stride(tensor.stride as u64) }
             })
         };
-        let (input, output) = (region(Role::Input).expect("an input"), region(Role::Output).expect("an output"));
-        let mut bindings = Bindings::new(self.rows as u64, input, output);
+        let rows = self.rows as u64;
+        let of = |role: Role| region(role).expect("a tensor that every problem has");
+        let mut bindings = match self.backward {
+            None => Bindings::new(rows, of(Role::Input), of(Role::Output)),
+            Some(backward) => {
+                let (output_gradient, input_gradient) = (of(Role::OutputGradient), of(Role::InputGradient));
+                let bindings = Bindings::backward(rows, of(Role::Input), output_gradient, input_gradient);
+                bindings.accumulate(backward.accumulate)
+            }
+        };
         for (role, with) in [
             (Role::Residual, Bindings::residual as fn(Bindings, Region) -> Bindings),
             (Role::Sum, Bindings::sum),
@@ -249,6 +310,9 @@ impl Sample {
             (Role::Rstd, Bindings::rstd),
             (Role::Weight, Bindings::weight),
             (Role::Bias, Bindings::bias),
+            (Role::SumGradient, Bindings::sum_gradient),
+            (Role::WeightGradient, Bindings::weight_gradient),
+            (Role::BiasGradient, Bindings::bias_gradient),
         ] {
             if let Some(region) = region(role) {
                 bindings = with(bindings, region);
@@ -267,7 +331,87 @@ impl Sample {
         let prepared = layer.prepare_plan(device, plan, &bindings).map_err(|error| format!("{what}: {error}"))?;
         submit(device, &prepared);
         let after: Vec<Vec<u8>> = buffers.iter().map(|buffer| download(device, buffer)).collect();
-        self.compare(&placed, rows, before, &after).map_err(|error| format!("{what}: {error}"))
+        let compared = match self.backward {
+            None => self.compare(&placed, rows, before, &after),
+            Some(backward) => self.compare_gradients(&placed, rows, before, &after, backward),
+        };
+        compared.map_err(|error| format!("{what}: {error}"))
+    }
+
+    /// What is normalized: input + residual, of the first rows.
+    fn source(&self, placed: &[Placed], bytes: &[Vec<u8>], rows: usize) -> Vec<f32> {
+        let at = |role: Role, row: usize, column: usize| {
+            let tensor = placed.iter().find(|tensor| tensor.role == role)?;
+            Some(tensor.get(&bytes[tensor.buffer], row, column))
+        };
+        let source = |row, column| {
+            at(Role::Input, row, column).expect("an input") + at(Role::Residual, row, column).unwrap_or(0.0)
+        };
+        (0..rows * self.width).map(|i| source(i / self.width, i % self.width)).collect()
+    }
+
+    /// Mean and rstd.
+    fn statistics(&self, row: &[f32]) -> [f64; 2] {
+        let statistics = reference::row_statistics(row, f64::from(self.eps), self.variance == Variance::Unbiased);
+        match self.normalization {
+            Normalization::LayerNorm => [statistics.mean, statistics.rstd],
+            Normalization::RmsNorm => [0.0, reference::root_mean_square_rstd(row, f64::from(self.eps))],
+        }
+    }
+
+    /// Every byte of a backward pass.
+    fn compare_gradients(
+        &self,
+        placed: &[Placed],
+        rows: usize,
+        mut expected: Vec<Vec<u8>>,
+        after: &[Vec<u8>],
+        backward: Backward,
+    ) -> Result<(), String> {
+        let find = |role: Role| placed.iter().find(|tensor| tensor.role == role);
+        let before = expected.clone();
+        let values = |role: Role, rows: usize| -> Option<Vec<f32>> {
+            let tensor = find(role)?;
+            let at = |i| tensor.get(&before[tensor.buffer], i / self.width, i % self.width);
+            Some((0..rows * self.width).map(at).collect())
+        };
+        let source = self.source(placed, &before, rows);
+        let output_gradient = values(Role::OutputGradient, rows).expect("an output gradient");
+        let one = if self.zero_centred_weight { 1.0 } else { 0.0 };
+        let weight: Option<Vec<f32>> =
+            values(Role::Weight, 1).map(|weight| weight.iter().map(|weight| weight + one).collect());
+        let bounds = Bounds::new(
+            (self.normalization, f64::from(self.eps), self.variance == Variance::Unbiased),
+            self.width,
+            &source,
+            &output_gradient,
+            weight.as_deref(),
+        );
+        let mut compare = |role: Role, exact: &[f64], allowed: &[f64], added: Option<Vec<f32>>| {
+            let Some(tensor) = find(role) else { return Ok(()) };
+            for (i, (&exact, &allowed)) in exact.iter().zip(allowed).enumerate() {
+                let (row, column) = (i / self.width, i % self.width);
+                let found = tensor.get(&after[tensor.buffer], row, column);
+                let exact = exact + added.as_ref().map_or(0.0, |added| f64::from(added[i]));
+                let storage = unit_in_the_last_place(tensor.storage, exact);
+                let error = (f64::from(found) - exact).abs();
+                if error.is_nan() || error > allowed + storage {
+                    return Err(format!(
+                        "{role} at row {row}, {column}: {found:e} in place of {exact:e}, {error:e} off where {:e} is allowed",
+                        allowed + storage
+                    ));
+                }
+                tensor.set(&mut expected[tensor.buffer], row, column, found);
+            }
+            Ok(())
+        };
+        let of_sum = values(Role::SumGradient, rows);
+        let old = |role| if backward.accumulate { values(role, 1) } else { None };
+        let (old_weight, old_bias) = (old(Role::WeightGradient), old(Role::BiasGradient));
+        compare(Role::InputGradient, &bounds.exact.input, &bounds.input, of_sum)?;
+        compare(Role::WeightGradient, &bounds.exact.weight, &bounds.weight, old_weight)?;
+        compare(Role::BiasGradient, &bounds.exact.bias, &bounds.bias, old_bias)?;
+        untouched(placed, &expected, after)
     }
 
     fn compare(
@@ -281,14 +425,7 @@ impl Sample {
         let at = |role: Role, row: usize, column: usize| {
             find(role).map(|tensor| tensor.get(&expected[tensor.buffer], row, column))
         };
-        let source = |row, column| match at(Role::Residual, row, column) {
-            None => at(Role::Input, row, column).expect("an input"),
-            Some(residual) => at(Role::Input, row, column).expect("an input") + residual,
-        };
-        let source: Vec<f32> = (0..rows)
-            .flat_map(|row| (0..self.width).map(move |column| (row, column)))
-            .map(|(r, c)| source(r, c))
-            .collect();
+        let source = self.source(placed, &expected, rows);
         let unbiased = self.variance == Variance::Unbiased;
         let normalized = normalize(self.normalization, &source, self.width, self.eps, unbiased);
         let one = if self.zero_centred_weight { 1.0 } else { 0.0 };
@@ -301,13 +438,9 @@ impl Sample {
 
         for row in 0..rows {
             let values = &source[row * self.width..(row + 1) * self.width];
-            let statistics = reference::row_statistics(values, f64::from(self.eps), unbiased);
-            let rstd = match self.normalization {
-                Normalization::LayerNorm => statistics.rstd,
-                Normalization::RmsNorm => reference::root_mean_square_rstd(values, f64::from(self.eps)),
-            };
+            let [mean, rstd] = self.statistics(values);
             for (role, exact, allowed) in [
-                (Role::Mean, statistics.mean, statistics.mean.abs() * 1.2e-7 + 1e-6 / rstd),
+                (Role::Mean, mean, mean.abs() * 1.2e-7 + 1e-6 / rstd),
                 (Role::Rstd, rstd, rstd * rstd_bound(self.width)),
             ] {
                 if let Some(tensor) = find(role) {
@@ -349,13 +482,18 @@ impl Sample {
                 tensor.set(&mut expected[tensor.buffer], row, column, found);
             }
         }
-        for (buffer, (expected, after)) in expected.iter().zip(after).enumerate() {
-            if let Some(byte) = expected.iter().zip(after).position(|(a, b)| a != b) {
-                return Err(format!("byte {byte} of buffer {buffer} was touched; the tensors are {placed:?}"));
-            }
-        }
-        Ok(())
+        untouched(placed, &expected, after)
     }
+}
+
+/// That nothing was touched but what was found to be right and entered into what is expected.
+fn untouched(placed: &[Placed], expected: &[Vec<u8>], after: &[Vec<u8>]) -> Result<(), String> {
+    for (buffer, (expected, after)) in expected.iter().zip(after).enumerate() {
+        if let Some(byte) = expected.iter().zip(after).position(|(a, b)| a != b) {
+            return Err(format!("byte {byte} of buffer {buffer} was touched; the tensors are {placed:?}"));
+        }
+    }
+    Ok(())
 }
 
 /// A buffer with these bytes; the usage gains what the upload needs.

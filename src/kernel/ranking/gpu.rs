@@ -5,9 +5,9 @@ use crate::kernel::{Access, Capabilities, Geometry, Problem, Role, Unit};
 /// What a class of GPUs has in common.
 pub(super) struct Traits {
     /// Workgroups that fill the device.
-    fill: u64,
+    pub(super) fill: u64,
     /// Invocations of a workgroup in which several rows lie.
-    workgroup: u32,
+    pub(super) workgroup: u32,
 }
 
 /// An H100 has 132 multiprocessors, and four workgroups for each hide its memory's latency. Workgroups of 256 were 4 % faster

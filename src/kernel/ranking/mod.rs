@@ -1,13 +1,26 @@
 //! Which geometries are tried first on which class of adapter.
 
+mod backward;
 mod cpu;
 mod gpu;
 
 use super::geometry::SEGMENT_STEP;
-use super::{AdapterClass, Capabilities, Geometry, Problem, Reduction, SubgroupSizes};
+use super::{AdapterClass, Capabilities, Geometry, Operation, Problem, Reduction, SubgroupSizes};
+
+/// Workgroups that fill a device, for kernels that choose their number themselves.
+pub(super) fn fill(capabilities: &Capabilities) -> u32 {
+    match capabilities.class {
+        AdapterClass::Cpu => 8 * capabilities.cores.clamp(1, 1 << 10),
+        AdapterClass::Discrete | AdapterClass::Other => gpu::DISCRETE.fill as u32,
+        AdapterClass::Integrated => gpu::INTEGRATED.fill as u32,
+    }
+}
 
 /// The geometries that may run a problem, best first. Not all of them can; `geometry::kernels` tells.
 pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry> {
+    if problem.operation() == Operation::Backward {
+        return backward::candidates(problem, capabilities);
+    }
     match capabilities.class {
         AdapterClass::Cpu => cpu::candidates(problem, capabilities),
         AdapterClass::Discrete | AdapterClass::Other => gpu::candidates(problem, capabilities, &gpu::DISCRETE),

@@ -1,0 +1,31 @@
+// The gradient of a loss by the units of a row (`gradient/row` has the formula), and the sums that it rests on.
+
+// (x − mean) · rstd − offset, or 0 − offset where `mask` has no bits.
+fn normalized_unit(source: Source, mean: f32, rstd: f32, offset: f32, mask: u32) -> Unit {
+    return unit_fma(unit_difference(source_unit(source), mean, mask), rstd, -offset);
+}
+
+fn input_gradient_of(gradient: Unit, normalized: Unit, row: Coefficients) -> Unit {
+    let centred = unit_fma(gradient, row.rstd, -row.gradient_mean * row.rstd);
+    return unit_fma_unit(normalized, -row.slope * row.rstd, centred);
+}
+
+// Sums over a part of a row, element by element of a quad: of g, of g · (x − mean) · rstd, and of (x − mean) · rstd.
+struct RowSums {
+    gradients: Quad,
+    products: Quad,
+    normalized: Quad,
+}
+
+fn add_to_row(sums: RowSums, gradient: Unit, normalized: Unit) -> RowSums {
+    return RowSums(
+        sums.gradients + unit_sum(gradient),
+        sums.products + unit_sum(unit_multiply(gradient, normalized)),
+        sums.normalized + unit_sum(normalized),
+    );
+}
+
+// What one invocation brings to the sums over all that share a span.
+fn parts_of(sums: RowSums) -> vec4<f32> {
+    return vec4<f32>(quad_sum(sums.gradients), quad_sum(sums.products), quad_sum(sums.normalized), 0.0);
+}

@@ -1,0 +1,22 @@
+// Writes the gradient by the input two units at a time: those of an even turn and the next one, which `turns/pairs` makes
+// neighbours.
+
+const WRITE_STEP: u32 = 2u;
+
+fn gradient_at(span: Span, turn: u32, row: Coefficients, mask: u32) -> Unit {
+    let normalized = normalized_unit(source_at(span, turn), row.mean, row.rstd, row.offset, mask);
+    let output_gradient = unit_kept(output_gradient_at(span, turn), owned_mask(span));
+    add_to_parameters(turn, output_gradient, normalized);
+    let gradient = input_gradient_of(gradient_of(span, turn, output_gradient), normalized, row);
+    return with_sum_gradient(span.row, position_at(span, turn, EVEN), gradient);
+}
+
+fn write_turn(span: Span, turn: u32, row: Coefficients, mask: u32) {
+    let first = gradient_at(span, turn, row, mask);
+    let second = gradient_at(span, turn + 1u, row, mask);
+    if span.owned {
+        let has_first = in_span(span, turn, false);
+        let has_second = in_span(span, turn + 1u, false);
+        input_gradient_set_pair(span.row, span.begin + unit_index(span, turn), first, second, has_first, has_second);
+    }
+}

@@ -1,0 +1,15 @@
+// Writes the gradient by the input one unit at a time.
+
+// Turns that are written together.
+const WRITE_STEP: u32 = 1u;
+
+fn write_turn(span: Span, turn: u32, row: Coefficients, mask: u32) {
+    let normalized = normalized_unit(source_at(span, turn), row.mean, row.rstd, row.offset, mask);
+    let output_gradient = unit_kept(output_gradient_at(span, turn), owned_mask(span));
+    let gradient = input_gradient_of(gradient_of(span, turn, output_gradient), normalized, row);
+    add_to_parameters(turn, output_gradient, normalized);
+    if span.owned && in_span(span, turn, EVEN) {
+        let position = span.begin + unit_index(span, turn);
+        input_gradient_set(span.row, position, with_sum_gradient(span.row, position, gradient));
+    }
+}

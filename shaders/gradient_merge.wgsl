@@ -1,0 +1,20 @@
+// Second pass of the backward pass split: adds up the sums of a row's segments, and leaves the row's coefficients.
+//
+// LANES invocations share a row.
+// Bindings: 0 params, mean and rstd, 15 the sums of segments as the first pass left them, 16 the rows' coefficients.
+
+@group(0) @binding(15) var<storage, read> segment_sums: array<vec4<f32>>;
+
+fn kernel(place: Place) {
+    let row = min(place.first_span, params.spans - 1u);
+    var sums = vec4<f32>(0.0);
+    for (var first = 0u; first < SEGMENTS; first += LANES) {
+        let segment = first + place.lane;
+        let stored = segment_sums[row * SEGMENTS + min(segment, SEGMENTS - 1u)];
+        sums += select(vec4<f32>(0.0), stored, segment < SEGMENTS);
+    }
+    sums = row_sums(sums);
+    if place.first_span < params.spans && place.lane == 0u {
+        store_coefficients(row, Statistics(mean_get(row), rstd_get(row)), sums);
+    }
+}

@@ -1,0 +1,86 @@
+// First pass of the backward passes streaming and split: the sums of every span, a whole row or a segment of one, that the gradients
+// of its row rest on. Spans are read from memory.
+//
+// LANES invocations share a span, SPANS_PER_WORKGROUP spans share a workgroup.
+// Bindings: 0 params, those of the tensors that are read, 15 the sums of segments, one vec4 each, rows outermost, or 16 the rows'
+// coefficients.
+
+// Turns that a loop body takes at once.
+const STEP: u32 = select(select(1u, 2u, TURNS >= 2u), 4u, TURNS >= 4u);
+// Every lane has a unit in every turn that a loop body takes, so nothing need be masked.
+const EVEN: bool = WHOLE_TURNS && WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % (LANES * STEP) == 0u;
+// Turns that are added up as they come, before the sum of all takes them in with what that loses.
+const BLOCK: u32 = select(32u, 16u, UNIT == 1u);
+
+// The sums of many blocks, with what they lost to rounding (`sums`).
+struct RowTotal {
+    sums: RowSums,
+    lost: RowSums,
+}
+
+fn add_row_block(total: RowTotal, block: RowSums) -> RowTotal {
+    let gradients = kept(total.sums.gradients + block.gradients, params.all_bits);
+    let products = kept(total.sums.products + block.products, params.all_bits);
+    let normalized = kept(total.sums.normalized + block.normalized, params.all_bits);
+    let lost = RowSums(
+        total.lost.gradients + loss(total.sums.gradients, block.gradients, gradients),
+        total.lost.products + loss(total.sums.products, block.products, products),
+        total.lost.normalized + loss(total.sums.normalized, block.normalized, normalized),
+    );
+    return RowTotal(RowSums(gradients, products, normalized), lost);
+}
+
+fn add_turn(sums: RowSums, span: Span, turn: u32, statistics: Statistics, row_bits: u32) -> RowSums {
+    let mask = unit_mask(span, turn, EVEN);
+    let source = unit_load(span, turn, EVEN);
+    let output_gradient = output_gradient_unit(output_gradient_load(span.row, position_at(span, turn, EVEN)));
+    let normalized = normalized_unit(source, statistics.mean, statistics.rstd, 0.0, mask & row_bits);
+    return add_to_row(sums, unit_kept(gradient_of(span, turn, output_gradient), mask), normalized);
+}
+
+// The sums over BLOCK turns, or as many as there are. The loops leave at their ends, as those of `memory` do.
+fn block_sums(span: Span, begin: u32, statistics: Statistics, row_bits: u32) -> RowSums {
+    let end = min(begin + BLOCK, params.turns);
+    var sums = RowSums();
+    var turn = begin;
+    loop {
+        sums = add_turn(sums, span, turn, statistics, row_bits);
+        if STEP >= 2u {
+            sums = add_turn(sums, span, turn + 1u, statistics, row_bits);
+        }
+        if STEP == 4u {
+            sums = add_turn(sums, span, turn + 2u, statistics, row_bits);
+            sums = add_turn(sums, span, turn + 3u, statistics, row_bits);
+        }
+        turn += STEP;
+        if turn >= end {
+            break;
+        }
+    }
+    return sums;
+}
+
+fn span_parts(span: Span, statistics: Statistics, row_bits: u32) -> vec4<f32> {
+    if TURNS <= BLOCK {
+        return parts_of(block_sums(span, 0u, statistics, row_bits));
+    }
+    var total = RowTotal();
+    var turn = 0u;
+    loop {
+        total = add_row_block(total, block_sums(span, turn, statistics, row_bits));
+        turn += BLOCK;
+        if turn >= params.turns {
+            break;
+        }
+    }
+    return parts_of(total.sums) + parts_of(total.lost);
+}
+
+fn kernel(place: Place) {
+    let span = span_at(place, 0u);
+    let statistics = Statistics(mean_get(span.row), rstd_get(span.row));
+    let sums = row_sums(span_parts(span, statistics, row_mask(statistics)));
+    if span.owned && span.lane == 0u {
+        store_row(span, statistics, sums);
+    }
+}

@@ -1,0 +1,21 @@
+// Where an invocation stands: which spans it takes part in, and as which of the LANES invocations that share each.
+
+// The spans of an invocation.
+struct Place {
+    first_span: u32,
+    lane: u32,
+    local_index: u32,
+}
+
+// False where the whole workgroup has nothing to do; uniform over the workgroup.
+fn has_work(workgroup_id: vec3<u32>) -> bool {
+    // Not from the copy: a browser's analysis takes a private variable for one that differs from invocation to invocation.
+    return workgroup_id.y * bound_params.workgroups_x + workgroup_id.x < bound_params.workgroups;
+}
+
+fn place_of(workgroup_id: vec3<u32>, local_index: u32) -> Place {
+    params = bound_params;
+    let workgroup = workgroup_id.y * bound_params.workgroups_x + workgroup_id.x;
+    let first_span = workgroup * SPANS_PER_WORKGROUP + local_index / LANES * SPANS_PER_LANE;
+    return Place(first_span, local_index % LANES, local_index);
+}

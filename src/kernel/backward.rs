@@ -1,0 +1,218 @@
+//! What follows from a geometry in the backward pass: its kernels, and how many walks over the rows they take.
+//!
+//! Strategy resident is one kernel that holds rows in registers, as it does in the forward pass. Streaming is two: one finds out what
+//! the gradient of each row takes from the row as a whole, the other walks over the rows by column. Split puts a third between them,
+//! because the first has cut the rows into segments. Before them, the forward pass's kernels measure the rows, where the statistics
+//! are not given; after them, one adds up what the walks have left for the gradients of weight and bias.
+
+use super::geometry::{kernels, max_invocations, only_read};
+use super::{
+    Access, AdapterClass, Affine, Capabilities, Entry, Geometry, Kernel, Normalization, Place, Problem, Reduction,
+    Role, Slot, Unit, ranking,
+};
+use crate::{Error, StorageType};
+
+/// Scratch memory for the sums of all walks, and that for the rows of a chunk, in bytes. The former is exceeded only where the
+/// sums of a single walk are longer.
+const SCRATCH_BYTES: u64 = 32 << 20;
+
+/// The most rows of a walk: so many terms are added up without looking after what they lose to rounding.
+const MAX_WALK: u32 = 512;
+
+/// The fewest rows of a walk that shares its workgroup, where there are rows enough.
+const SHORT_WALK: u64 = 8;
+
+/// The most turns of all loops of an invocation together, below where llvmpipe ends them (see [`super::MAX_TURNS`]).
+const MAX_WALK_TURNS: u32 = 60_000;
+
+/// The kernels of a backward pass, in the order in which they run; `kernel` is what the geometry makes of the problem.
+pub(super) fn gradient_kernels(
+    problem: &Problem,
+    capabilities: &Capabilities,
+    geometry: Geometry,
+    kernel: Kernel,
+) -> Result<Vec<Kernel>, Error> {
+    let refuse = |reason: &str| Err(Error::Geometry { reason: reason.into() });
+    if matches!(geometry.access, Access::Partly { .. }) {
+        return refuse("rows are not partly held in the backward pass; Held or Reread would do");
+    }
+    if geometry.access == Access::Held && geometry.segment_width.is_some() {
+        return refuse("segments are not held in the backward pass; Reread would do");
+    }
+    if geometry.spans_per_lane > 1 {
+        return refuse("an invocation takes several spans at once in the backward pass; 1 span a lane would do");
+    }
+    let mut all = Vec::new();
+    if !problem.has_statistics()? {
+        all.extend(statistics_kernels(problem, capabilities)?);
+    }
+    let statistic = |role: Role| {
+        let measured = role == Role::Rstd || problem.statistics().layout(role).is_some();
+        let slot = Slot { storage: StorageType::F32, place: Place::Own };
+        kernel.slot(role).or(measured.then_some(slot))
+    };
+    let mut kernel = kernel;
+    for role in [Role::Mean, Role::Rstd] {
+        kernel.slots[role as usize] = statistic(role);
+    }
+    let gradients = [Role::WeightGradient, Role::BiasGradient];
+    let without = |kernel: &Kernel, roles: &[Role]| {
+        let mut slots = kernel.slots;
+        roles.iter().for_each(|role| slots[*role as usize] = None);
+        slots
+    };
+    if geometry.access == Access::Held {
+        all.push(Kernel { entry: Entry::Gradient, slots: without(&kernel, &gradients), ..kernel });
+    } else {
+        let read = [Role::Input, Role::Residual, Role::Weight, Role::OutputGradient, Role::Mean, Role::Rstd];
+        all.push(Kernel {
+            entry: Entry::GradientSums,
+            // It stores no elements.
+            unit: if kernel.unit == Unit::Pair { Unit::Scalar } else { kernel.unit },
+            parameter_sums: Affine::None,
+            slots: only_read(&kernel, &read),
+            ..kernel
+        });
+        if kernel.segments() > 1 {
+            all.push(Kernel {
+                entry: Entry::GradientMerge,
+                unit: Unit::Scalar,
+                zero_centred_weight: false,
+                parameter_sums: Affine::None,
+                slots: only_read(&kernel, &[Role::Mean, Role::Rstd]),
+                ..kernel
+            });
+        }
+        let slots = without(&kernel, &[&gradients[..], &[Role::Mean, Role::Rstd]].concat());
+        all.push(columns(capabilities, Kernel { entry: Entry::GradientColumns, slots, ..kernel }));
+    }
+    if kernel.parameter_sums != Affine::None {
+        all.push(parameters(capabilities, &kernel));
+    }
+    Ok(all)
+}
+
+/// The forward pass's kernels for the statistics of the rows, by the geometry that ranks first.
+fn statistics_kernels(problem: &Problem, capabilities: &Capabilities) -> Result<Vec<Kernel>, Error> {
+    let statistics = problem.statistics();
+    let mut last = Err(Error::Geometry { reason: "no geometry measures the rows".into() });
+    for geometry in ranking::candidates(&statistics, capabilities) {
+        last = kernels(&statistics, capabilities, geometry);
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
+}
+
+/// The kernel that walks over the rows by column: no invocation waits for another, so its lanes need not be those of a row.
+fn columns(capabilities: &Capabilities, kernel: Kernel) -> Kernel {
+    let unit = kernel.unit.elements();
+    let units = kernel.width.div_ceil(unit);
+    let max = max_invocations(capabilities);
+    // Elements of an invocation, and invocations of a workgroup. On a processor each access costs alike, so that those of a row's
+    // coefficients had better be shared by many elements; on a GPU registers for three numbers a column are what counts.
+    let (elements, workgroup) = match capabilities.class {
+        AdapterClass::Cpu => (16, 16),
+        _ => (8, 256),
+    };
+    let workgroup = 1_u32 << workgroup.min(max).max(1).ilog2();
+    let turns = (elements / unit).max(1);
+    // A row may begin with half a pair.
+    let extra = u32::from(kernel.unit == Unit::Pair);
+    let lanes = (units + extra).div_ceil(turns).next_power_of_two().min(workgroup);
+    let columns = lanes * turns * unit;
+    let segment_width = if columns >= kernel.width + extra { kernel.width } else { columns };
+    let walks = if segment_width == kernel.width { workgroup / lanes } else { 1 };
+    Kernel {
+        access: Access::Reread,
+        reduction: Reduction::Lane,
+        segment_width,
+        lanes,
+        spans_per_lane: 1,
+        spans_per_workgroup: walks,
+        subgroup_size: 0,
+        ..kernel
+    }
+}
+
+/// The kernel that adds up what the walks have left.
+fn parameters(capabilities: &Capabilities, kernel: &Kernel) -> Kernel {
+    let max = max_invocations(capabilities);
+    // On a GPU, lanes enough to fill it where columns are few.
+    let (lanes, workgroup) = match capabilities.class {
+        AdapterClass::Cpu => (1, 64),
+        _ => ((65_536 / kernel.width).clamp(1, 64), 256),
+    };
+    let workgroup = 1_u32 << workgroup.min(max).max(1).ilog2();
+    let lanes = (1_u32 << lanes.ilog2()).min(workgroup);
+    let mut slots = [None; Role::ALL.len()];
+    for role in [Role::WeightGradient, Role::BiasGradient] {
+        slots[role as usize] = kernel.slot(role);
+    }
+    Kernel {
+        entry: Entry::GradientParameters,
+        unit: Unit::Scalar,
+        access: Access::Reread,
+        reduction: if lanes == 1 { Reduction::Lane } else { Reduction::Workgroup },
+        normalization: Normalization::default(),
+        zero_centred_weight: false,
+        slots,
+        segment_width: kernel.width,
+        lanes,
+        spans_per_lane: 1,
+        spans_per_workgroup: workgroup / lanes,
+        subgroup_size: 0,
+        ..*kernel
+    }
+}
+
+/// Walks over the rows of a chunk that is as long as a chunk may be: enough to fill the device, none too long. 0 in a forward pass.
+pub(super) fn walks(capabilities: &Capabilities, kernels: &[Kernel], rows: u64) -> Result<u32, Error> {
+    let Some(kernel) = kernels.iter().find(|kernel| kernel.entry.walks()) else { return Ok(0) };
+    let step = walk_step(kernel);
+    let workgroups = u64::from(ranking::fill(capabilities)).div_ceil(kernel.segments().into());
+    // Where several walks share a workgroup, each of some rows, or what they leave would be as much as what they read.
+    let some = rows.div_ceil(SHORT_WALK).max(workgroups);
+    let fill = (workgroups * u64::from(kernel.spans_per_workgroup)).min(some);
+    let needed = rows.div_ceil(longest_walk(kernel));
+    let wanted = fill.max(needed).min(rows).max(1).next_multiple_of(step);
+    let walks = wanted.min(most_walks(capabilities, kernel));
+    let bytes = walks * sum_bytes(kernel);
+    if bytes > capabilities.max_binding_bytes {
+        return Err(Error::RowSize { bytes, max: capabilities.max_binding_bytes });
+    }
+    Ok(walks as u32)
+}
+
+/// What the number of walks is a multiple of: those of a workgroup, and two where the rows of a walk are to begin in the same half of a
+/// word.
+fn walk_step(kernel: &Kernel) -> u64 {
+    let step = u64::from(kernel.spans_per_workgroup);
+    if kernel.unit == Unit::Pair { step.next_multiple_of(2) } else { step }
+}
+
+/// Bytes that one walk leaves.
+fn sum_bytes(kernel: &Kernel) -> u64 {
+    u64::from(kernel.sums()) * u64::from(kernel.width) * 4
+}
+
+/// Walks for which there is scratch memory; always some.
+fn most_walks(capabilities: &Capabilities, kernel: &Kernel) -> u64 {
+    let bytes = SCRATCH_BYTES.min(capabilities.max_binding_bytes);
+    let most = bytes.checked_div(sum_bytes(kernel)).unwrap_or(1 << 24).min(1 << 24);
+    (most / walk_step(kernel)).max(1) * walk_step(kernel)
+}
+
+/// Rows of a walk at most.
+fn longest_walk(kernel: &Kernel) -> u64 {
+    (MAX_WALK_TURNS / (1 + 3 * kernel.turns())).clamp(1, MAX_WALK).into()
+}
+
+/// Rows of a chunk at most, for kernels that walk over them.
+pub(super) fn most_rows(capabilities: &Capabilities, kernels: &[Kernel]) -> u64 {
+    let Some(kernel) = kernels.iter().find(|kernel| kernel.entry.walks()) else { return u64::MAX };
+    let row_bytes: u64 = super::plan::scratch_of(kernels, 1, 0).iter().map(|(_, bytes)| bytes).sum();
+    let by_scratch = SCRATCH_BYTES.checked_div(row_bytes).unwrap_or(u64::MAX).max(1);
+    most_walks(capabilities, kernel).saturating_mul(longest_walk(kernel)).min(by_scratch)
+}
