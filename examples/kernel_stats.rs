@@ -125,7 +125,7 @@ RADV_FORCE_FAMILY is what the program tells itself the chip by; where it is set,
         let capabilities = radv.capabilities();
         println!("{chip}: {}, {:?}, subgroups {:?}", radv.name(), capabilities.class, capabilities.subgroups);
         println!(
-            "{:<8} {:<10} {:<4} {:>8} {:<9} {:<40} {:<7} {:>5} {:>5} {:>11} {:>7} {:>6} {:>7} {:>5} {:>4}",
+            "{:<8} {:<12} {:<4} {:>8} {:<9} {:<40} {:<18} {:>5} {:>5} {:>11} {:>7} {:>6} {:>7} {:>5} {:>4}",
             "chip",
             "operation",
             "",
@@ -210,7 +210,7 @@ RADV_FORCE_FAMILY is what the program tells itself the chip by; where it is set,
         let (storage, entry) = (storage.to_string(), format!("{:?}", kernel.entry));
         let spilled = format!("{spilled_vgprs}/{spilled_sgprs}");
         println!(
-            "{chip:<8} {operation:<10} {storage:<4} {:>8} {strategy:<9} {geometry:<40} {entry:<7} {vgprs:>5} {sgprs:>5} \
+            "{chip:<8} {operation:<12} {storage:<4} {:>8} {strategy:<9} {geometry:<40} {entry:<18} {vgprs:>5} {sgprs:>5} \
              {spilled:>11} {scratch_bytes:>7} {lds_bytes:>6} {code_bytes:>7} {waves:>5} {subgroup_size:>4}",
             kernel.width,
         );

@@ -15,8 +15,15 @@ const ELEMENTS: u64 = 1 << 28;
 
 /// A row that is partly held is gone over in three places, bf16 is rounded by its bits wherever it is written, and elements that are
 /// accessed one by one are addressed one by one.
-fn most_code_bytes(strategy: Strategy, storage: StorageType, width: u64) -> u64 {
+fn most_code_bytes(operation: Operation, strategy: Strategy, storage: StorageType, width: u64) -> u64 {
     match (strategy, storage) {
+        _ if operation.is_backward() => {
+            if width % 2 == 1 {
+                7680
+            } else {
+                4608
+            }
+        }
         _ if width % 2 == 1 => 15_360,
         (Strategy::Resident, StorageType::F32) => 8192,
         (Strategy::Resident, StorageType::F16) => 8704,
@@ -80,9 +87,10 @@ fn examine(chip: &str, least_waves: u64) {
                     kernels += 1;
                     let statistics = radv.kernel_statistics(kernel).expect("statistics");
                     let whole = plan.strategy() == Strategy::Resident;
-                    let most = most_code_bytes(plan.strategy(), storage, width);
+                    let most = most_code_bytes(operation, plan.strategy(), storage, width);
                     // On vega10 a few registers too many cost the fourth, and elements one by one the third.
                     let least_waves = match least_waves {
+                        4 if operation.is_backward() => 3,
                         4 if width % 2 == 1 => 2,
                         4 if !whole && operation == Operation::Residual => 3,
                         other => other,

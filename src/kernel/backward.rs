@@ -171,7 +171,7 @@ fn parameters(capabilities: &Capabilities, kernel: &Kernel) -> Kernel {
 pub(super) fn walks(capabilities: &Capabilities, kernels: &[Kernel], rows: u64) -> Result<u32, Error> {
     let Some(kernel) = kernels.iter().find(|kernel| kernel.entry.walks()) else { return Ok(0) };
     let step = walk_step(kernel);
-    let workgroups = u64::from(ranking::fill(capabilities)).div_ceil(kernel.segments().into());
+    let workgroups = ranking::fill(capabilities, kernel.workgroup_size()).div_ceil(kernel.segments().into());
     // Where several walks share a workgroup, each of some rows, or what they leave would be as much as what they read.
     let some = rows.div_ceil(SHORT_WALK).max(workgroups);
     let fill = (workgroups * u64::from(kernel.spans_per_workgroup)).min(some);

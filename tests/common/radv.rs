@@ -48,21 +48,40 @@ pub enum Operation {
     Residual,
     /// RMS normalization with weight.
     Rms,
+    /// The backward pass of layer normalization with weight and bias, and their gradients, with given statistics.
+    Backward,
+    /// The backward pass of RMS normalization with weight, and its gradient, with given statistics.
+    RmsBackward,
 }
 
 impl Operation {
-    pub const ALL: [Self; 3] = [Self::Plain, Self::Residual, Self::Rms];
+    pub const ALL: [Self; 5] = [Self::Plain, Self::Residual, Self::Rms, Self::Backward, Self::RmsBackward];
 
-    /// The problem whose tensors are all stored as `storage`.
+    pub fn is_backward(self) -> bool {
+        matches!(self, Self::Backward | Self::RmsBackward)
+    }
+
+    /// The problem whose tensors are stored as `storage`; statistics and the gradients of parameters are f32.
     pub fn problem(self, storage: StorageType, rows: u64, width: u64) -> Result<Problem, Error> {
         let problem = Problem::new(rows, width)?;
-        let (problem, more): (_, &[Role]) = match self {
-            Self::Plain => (problem.affine(Affine::WeightAndBias), &[Role::Bias]),
-            Self::Residual => (problem.affine(Affine::WeightAndBias), &[Role::Bias, Role::Residual, Role::Sum]),
-            Self::Rms => (problem.affine(Affine::Weight).normalization(Normalization::RmsNorm)?, &[]),
+        let whole = problem.affine(Affine::WeightAndBias);
+        let rms = problem.affine(Affine::Weight).normalization(Normalization::RmsNorm)?;
+        let (problem, stored, single): (_, &[Role], &[Role]) = match self {
+            Self::Plain => (whole, &[Role::Output, Role::Bias], &[]),
+            Self::Residual => (whole, &[Role::Output, Role::Bias, Role::Residual, Role::Sum], &[]),
+            Self::Rms => (rms, &[Role::Output], &[]),
+            Self::Backward => (
+                whole.backward(),
+                &[Role::OutputGradient, Role::InputGradient],
+                &[Role::Mean, Role::Rstd, Role::WeightGradient, Role::BiasGradient],
+            ),
+            Self::RmsBackward => {
+                (rms.backward(), &[Role::OutputGradient, Role::InputGradient], &[Role::Rstd, Role::WeightGradient])
+            }
         };
-        let roles = [Role::Input, Role::Output, Role::Weight];
-        roles.iter().chain(more).try_fold(problem, |problem, &role| problem.tensor(role, storage))
+        let stored = [Role::Input, Role::Weight].iter().chain(stored).map(|&role| (role, storage));
+        let single = single.iter().map(|&role| (role, StorageType::F32));
+        stored.chain(single).try_fold(problem, |problem, (role, storage)| problem.tensor(role, storage))
     }
 }
 
@@ -72,6 +91,8 @@ impl fmt::Display for Operation {
             Self::Plain => "layer_norm",
             Self::Residual => "residual",
             Self::Rms => "rms_norm",
+            Self::Backward => "backward",
+            Self::RmsBackward => "rms_backward",
         })
     }
 }

@@ -2,57 +2,113 @@ use super::{gpu, reduction_for, segment_width};
 use crate::kernel::geometry::{MAX_TURNS, max_invocations, unit_of};
 use crate::kernel::{Access, AdapterClass, Capabilities, Geometry, Problem, Unit};
 
-/// The backward pass. On a GPU rows are held in registers where they fit: x, dy, and the sums for the gradients of weight and bias of
-/// the same columns, 8 to 16 elements of each to an invocation. Longer rows are read twice, and rows that are few and long are split.
-/// On a processor registers are memory, so rows are read twice whatever their width.
-pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry> {
+/// Elements of a row in each invocation that holds it. There are four tensors of as many: x, dy, and the sums for the gradients of
+/// weight and bias, so 16 take 64 registers besides what else there is.
+const HELD: u32 = 16;
+/// The same for workgroups of more than 512, which have 64 registers to an invocation; for devices whose subgroups are all of 64
+/// (AMD's GCN), where more leave room for two subgroups only; and for elements of 16 bits on devices whose subgroups may be larger
+/// still (AMD's RDNA), where the compiler decodes all of them at once, and spills.
+const TIGHT: u32 = 8;
+/// A row shorter than this is not split.
+const LONG: u32 = 8192;
+
+/// The backward pass on a GPU: rows are held in registers where they fit. Longer rows are read twice, and rows that are few and long
+/// are split.
+pub(super) fn on_gpu(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry> {
     let (width, rows) = (problem.width(), problem.rows());
     let unit = unit_of(problem);
     let units = width.div_ceil(unit.elements());
-    let max = 1 << max_invocations(capabilities).max(1).ilog2();
-    let is_cpu = capabilities.class == AdapterClass::Cpu;
     let traits = match capabilities.class {
         AdapterClass::Integrated => gpu::INTEGRATED,
         _ => gpu::DISCRETE,
     };
-    let subgroup = capabilities.subgroups.map(|sizes| sizes.min);
-    let fill = if is_cpu { 2 * u64::from(capabilities.cores.clamp(1, 1 << 16)) } else { traits.fill };
+    let max = 1 << max_invocations(capabilities).max(1).ilog2();
+    let subgroups = capabilities.subgroups;
+    let tight = subgroups.is_some_and(|sizes| sizes.min >= 64);
+    let whole = |access, lanes: u32, workgroup: u32| geometry(capabilities, access, lanes, workgroup);
 
-    let geometry = |access, lanes: u32, workgroup: u32| {
-        let (reduction, groups) = reduction_for(lanes, workgroup.max(lanes).min(max), capabilities.subgroups);
-        Geometry { access, reduction, lanes, spans_per_lane: 1, spans_per_workgroup: groups, segment_width: None }
+    // Lanes that hold so many elements each; 8 at least where rows are short, so that neighbours touch neighbouring memory.
+    let lanes_of = |elements: u32| {
+        let turns = (elements / unit.elements()).max(1);
+        // A row may begin with half a pair.
+        let spare = u32::from(unit == Unit::Pair);
+        let short = units.div_ceil(2).next_power_of_two().min(8);
+        (units + spare).div_ceil(turns).next_power_of_two().max(short)
     };
-    let at_most = |turns: u32| units.div_ceil(turns).next_power_of_two().min(max);
-    let held_turns = |elements: u32| (elements / unit.elements()).max(1);
-    // A row may begin with half a pair, which takes another lane.
-    let spare = if unit == Unit::Pair { 2 } else { 1 };
-    let resident =
-        [at_most(held_turns(16)), at_most(held_turns(8)), at_most(held_turns(16)) * 2, at_most(held_turns(32))]
-            .map(|lanes| geometry(Access::Held, (lanes * spare).min(max), traits.workgroup));
-    // Whole rows of which each invocation has one, or a subgroup shares one, or a workgroup.
-    let lanes: Vec<u32> = if is_cpu {
-        [Some(1), subgroup, Some(64)].into_iter().flatten().collect()
+    let larger = subgroups.is_some_and(|sizes| sizes.max > sizes.min);
+    let few = tight || larger && matches!(unit, Unit::Octet | Unit::Pair);
+    let many = lanes_of(if few { TIGHT } else { HELD });
+    // Few rows: latency counts, not bytes.
+    let first = if rows < traits.fill { lanes_of(4) } else { many };
+    let fits = |&lanes: &u32| {
+        let most = if few || lanes > 512 { TIGHT } else { HELD };
+        lanes <= if tight { max.min(512) } else { max } && units.div_ceil(lanes) * unit.elements() <= most
+    };
+    // Before each row the invocations of a workgroup wait for one another, so it is no larger than a subgroup where it need not be.
+    let workgroup = subgroups.map_or(traits.workgroup, |sizes| sizes.max);
+    let resident = [first, many, many * 2].into_iter().filter(fits).map(|lanes| whole(Access::Held, lanes, workgroup));
+
+    let lanes = [256, 64, 512, 1].into_iter().filter(|&lanes| lanes <= max);
+    let streaming = lanes.clone().map(|lanes| whole(Access::Reread, lanes, traits.workgroup));
+    let split = lanes.map(|lanes| {
+        let wanted = (2 * traits.fill).div_ceil(rows.max(1)).clamp(2, 4096) as u32;
+        Geometry {
+            segment_width: Some(segments(problem, width.div_ceil(wanted).max(4096), lanes)),
+            ..whole(Access::Reread, lanes, traits.workgroup)
+        }
+    });
+    if rows < traits.fill && width >= LONG {
+        split.chain(resident).chain(streaming).collect()
     } else {
-        [at_most(8).min(256), 256, 64, 1].to_vec()
-    };
-    let workgroup = if is_cpu { 16 } else { traits.workgroup };
-    let size = |lanes: u32| if is_cpu && lanes > 1 { lanes } else { workgroup };
-    let fits = lanes.iter().copied().filter(|&lanes| lanes <= max);
-    let streaming: Vec<_> = fits.clone().map(|lanes| geometry(Access::Reread, lanes, size(lanes))).collect();
-    let split: Vec<_> = fits
-        .map(|lanes| {
-            let wanted = (4 * fill).div_ceil(rows.max(1)).clamp(2, 4096) as u32;
-            let needed = width.div_ceil(MAX_TURNS / 2 * lanes * unit.elements());
-            let segment_width = Some(segment_width(width, wanted.max(needed), lanes));
-            Geometry { segment_width, ..geometry(Access::Reread, lanes, size(lanes)) }
-        })
-        .collect();
-    // Rows that are fewer than what fills the device, and long enough that parts of them are worth a pass of their own.
-    let few = rows < fill && width >= 8192;
-    match (is_cpu, few) {
-        (true, true) => [split, streaming, resident.to_vec()].concat(),
-        (true, false) => [streaming, split, resident.to_vec()].concat(),
-        (false, true) => [split, resident.to_vec(), streaming].concat(),
-        (false, false) => [resident.to_vec(), streaming, split].concat(),
+        resident.chain(streaming).chain(split).collect()
     }
+}
+
+/// The backward pass on a processor: registers are memory, so rows are read twice whatever their width. As in the forward pass each
+/// invocation takes rows of its own, or the lanes of a subgroup share one.
+pub(super) fn on_cpu(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry> {
+    // Invocations of a workgroup that takes a row each.
+    const GROUP: u32 = 16;
+    // A longer row leaves the caches too soon where every invocation has one of its own.
+    const OWN_ROW: u32 = 4096;
+    let (width, rows) = (problem.width(), problem.rows());
+    let cores = u64::from(capabilities.cores.clamp(1, 1 << 16));
+    let subgroup = capabilities.subgroups.map(|sizes| sizes.min);
+    let group = |lanes: u32| if lanes == 1 { GROUP.min(max_invocations(capabilities)) } else { lanes };
+    let whole = |access, lanes: u32| geometry(capabilities, access, lanes, group(lanes));
+
+    let own_row = [Some(1), subgroup, Some(64)];
+    let shared_row = [subgroup, Some(1), Some(64)];
+    let many = rows >= 2 * cores * 4 * u64::from(GROUP);
+    let lanes = if width <= OWN_ROW && many { own_row } else { shared_row }.into_iter().flatten();
+    let streaming = lanes.clone().map(|lanes| whole(Access::Reread, lanes));
+    let split = lanes.map(|lanes| {
+        let wanted = (32 * cores).div_ceil(rows.max(1)).clamp(2, 4096) as u32;
+        Geometry {
+            segment_width: Some(segments(problem, width.div_ceil(wanted), lanes)),
+            ..whole(Access::Reread, lanes)
+        }
+    });
+    let resident =
+        [Some(1), subgroup, Some(64), Some(256)].into_iter().flatten().map(|lanes| whole(Access::Held, lanes));
+    // Too few rows to keep every core busy with whole ones.
+    let few = rows < 2 * cores * u64::from(if subgroup.is_some() { 1 } else { GROUP });
+    if few && width > OWN_ROW {
+        split.chain(streaming).chain(resident).collect()
+    } else {
+        streaming.chain(split).chain(resident).collect()
+    }
+}
+
+fn geometry(capabilities: &Capabilities, access: Access, lanes: u32, workgroup: u32) -> Geometry {
+    let max = 1 << max_invocations(capabilities).max(1).ilog2();
+    let (reduction, groups) = reduction_for(lanes, workgroup.max(lanes).min(max), capabilities.subgroups);
+    Geometry { access, reduction, lanes, spans_per_lane: 1, spans_per_workgroup: groups, segment_width: None }
+}
+
+/// The width of segments of about so many elements, none longer than the longest loop.
+fn segments(problem: &Problem, elements: u32, lanes: u32) -> u32 {
+    let longest = u64::from(MAX_TURNS / 2) * u64::from(lanes) * u64::from(unit_of(problem).elements());
+    let elements = u64::from(elements).min(longest).max(1) as u32;
+    segment_width(problem.width(), problem.width().div_ceil(elements), lanes)
 }

@@ -7,24 +7,24 @@ mod gpu;
 use super::geometry::SEGMENT_STEP;
 use super::{AdapterClass, Capabilities, Geometry, Operation, Problem, Reduction, SubgroupSizes};
 
-/// Workgroups that fill a device, for kernels that choose their number themselves.
-pub(super) fn fill(capabilities: &Capabilities) -> u32 {
-    match capabilities.class {
-        AdapterClass::Cpu => 8 * capabilities.cores.clamp(1, 1 << 10),
-        AdapterClass::Discrete | AdapterClass::Other => gpu::DISCRETE.fill as u32,
-        AdapterClass::Integrated => gpu::INTEGRATED.fill as u32,
-    }
+/// Workgroups of so many invocations that fill a device, for kernels whose number of them does not follow from that of the rows.
+pub(super) fn fill(capabilities: &Capabilities, workgroup: u32) -> u64 {
+    let traits = match capabilities.class {
+        AdapterClass::Cpu => return u64::from(8 * capabilities.cores.clamp(1, 1 << 10)),
+        AdapterClass::Integrated => gpu::INTEGRATED,
+        AdapterClass::Discrete | AdapterClass::Other => gpu::DISCRETE,
+    };
+    traits.fill * u64::from((traits.workgroup / workgroup.max(1)).max(1))
 }
 
 /// The geometries that may run a problem, best first. Not all of them can; `geometry::kernels` tells.
 pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry> {
-    if problem.operation() == Operation::Backward {
-        return backward::candidates(problem, capabilities);
-    }
-    match capabilities.class {
-        AdapterClass::Cpu => cpu::candidates(problem, capabilities),
-        AdapterClass::Discrete | AdapterClass::Other => gpu::candidates(problem, capabilities, &gpu::DISCRETE),
-        AdapterClass::Integrated => gpu::candidates(problem, capabilities, &gpu::INTEGRATED),
+    match (problem.operation(), capabilities.class) {
+        (Operation::Forward, AdapterClass::Cpu) => cpu::candidates(problem, capabilities),
+        (Operation::Forward, AdapterClass::Integrated) => gpu::candidates(problem, capabilities, &gpu::INTEGRATED),
+        (Operation::Forward, _) => gpu::candidates(problem, capabilities, &gpu::DISCRETE),
+        (Operation::Backward, AdapterClass::Cpu) => backward::on_cpu(problem, capabilities),
+        (Operation::Backward, _) => backward::on_gpu(problem, capabilities),
     }
 }
 
