@@ -1,14 +1,18 @@
 //! Results on every adapter there is, against the f64 reference. `GPU_LAYER_NORM_ADAPTERS=lavapipe,swiftshader,gl` names
 //! adapters that must be there: a missing one fails.
 
+#[path = "gpu/backward.rs"]
+mod backward;
 mod common;
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use common::sample::{Backward, Sample, Spot, Target, download, stored, upload};
-use common::{AFFINES, Case, Data, STRATEGIES, devices, element_budget, error_bound, geometries, short_name, submit};
-use gpu_layer_norm::kernel::{Access, ENTRY_POINT, Geometry, Kernel, Problem, Reduction, Role};
+use common::{
+    AFFINES, Case, Data, STRATEGIES, bare, devices, element_budget, error_bound, geometries, short_name, submit,
+};
+use gpu_layer_norm::kernel::{Access, Geometry, Kernel, Problem, Reduction, Role};
 use gpu_layer_norm::{
     Affine, Bindings, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Normalization, Plan, Region, StorageType,
     Tensor, Variance, reference, wgpu,
@@ -70,7 +74,16 @@ fn main() {
         add("recordings", recordings);
         add("the ONNX backend suites", onnx_suite);
         add("RMS normalization", rms);
-        add("gradients, plain", gradients_plain);
+        add("backward: every strategy and storage type", backward::every_strategy);
+        add("backward: every geometry", backward::every_geometry);
+        add("backward: accuracy at every mean", backward::accuracy);
+        add("backward: rows of every kind", backward::rows_of_every_kind);
+        add("backward: one row, and ten million", backward::row_counts);
+        add("backward: fewer rows than prepared", backward::rows_set);
+        add("backward: row counts on the device", backward::row_counts_on_device);
+        add("backward: words that rows share", backward::shared_words);
+        add("backward: the same bits from run to run", backward::same_bits);
+        add("backward: a wrong kernel fails the comparison", backward::wrong_kernels);
         add("samples of the whole space", samples);
         add("the conversions of f16 that the language has are used where they are exact", f16_conversions);
         add("16-bit storage decodes and encodes every kind of number", conversions);
@@ -477,49 +490,10 @@ fn run_wgsl(
     plan: &Plan,
     wgsl: impl Fn(&Kernel) -> String,
 ) -> Result<Vec<f32>, Failed> {
-    use wgpu::util::DeviceExt as _;
-
-    let kernel = &plan.kernels()[0];
-    let dispatch = &plan.chunks()[0].dispatches[0];
-    let gpu = device.device();
-    let module = gpu.create_shader_module(wgpu::ShaderModuleDescriptor {
-        label: None,
-        source: wgpu::ShaderSource::Wgsl(wgsl(kernel).into()),
-    });
-    let pipeline = gpu.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label: None,
-        layout: None,
-        module: &module,
-        entry_point: Some(ENTRY_POINT),
-        compilation_options: wgpu::PipelineCompilationOptions::default(),
-        cache: None,
-    });
-    let params = gpu.create_buffer_init(&wgpu::util::BufferInitDescriptor {
-        label: None,
-        contents: bytemuck::bytes_of(&dispatch.params),
-        usage: wgpu::BufferUsages::UNIFORM,
-    });
-    let input = GpuTensor::upload(device, &case.tensor())?;
-    let output = GpuTensor::zeros(device, input.shape())?;
-    let bind_group = gpu.create_bind_group(&wgpu::BindGroupDescriptor {
-        label: None,
-        layout: &pipeline.get_bind_group_layout(0),
-        entries: &[
-            wgpu::BindGroupEntry { binding: 0, resource: params.as_entire_binding() },
-            wgpu::BindGroupEntry { binding: 1, resource: input.buffer().as_entire_binding() },
-            wgpu::BindGroupEntry { binding: 5, resource: output.buffer().as_entire_binding() },
-        ],
-    });
-    let mut encoder = gpu.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-    {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        pass.set_pipeline(&pipeline);
-        pass.set_bind_group(0, &bind_group, &[]);
-        let [x, y, z] = dispatch.workgroups;
-        pass.dispatch_workgroups(x, y, z);
-    }
-    device.queue().submit([encoder.finish()]);
-    Ok(output.download()?.into_values())
+    let bytes = |values: &[f32]| bytemuck::cast_slice(values).to_vec();
+    let mut tensors = [(Role::Input, bytes(&case.input)), (Role::Output, bytes(&vec![0.0; case.input.len()]))];
+    bare::run(device, plan, |kernel| bare::wgsl(wgsl(kernel)), &mut tensors);
+    Ok(bytemuck::pod_collect_to_vec(&tensors[1].1))
 }
 
 /// The comparison that all of these tests rest on must be able to fail.
@@ -786,41 +760,6 @@ const SAMPLES: u32 = 64;
 const SEED: u64 = 160_706_450;
 
 /// Storage types × affine × normalization × residual × statistics × strides × places × strategies.
-/// Every strategy of the backward pass, every storage type, with given and with measured statistics.
-fn gradients_plain(_: &str, device: &GpuDevice) -> Outcome {
-    for (rows, width) in [(7, 5), (70, 64), (300, 33), (9, 768), (3, 4097), (2, 9000)] {
-        for storage in StorageType::ALL {
-            let spot = Spot { storage, ..Spot::default() };
-            for normalization in [Normalization::LayerNorm, Normalization::RmsNorm] {
-                for strategy in STRATEGIES {
-                    for given in [true, false] {
-                        let sample = Sample {
-                            backward: Some(Backward {
-                                output_gradient: spot,
-                                weight_gradient: Some(Spot::default()),
-                                bias_gradient: Some(spot),
-                                ..Backward::default()
-                            }),
-                            rows,
-                            width,
-                            normalization,
-                            strategy: Some(strategy),
-                            input: spot,
-                            parameters: spot,
-                            output: Target::Own(spot),
-                            mean: (given && normalization == Normalization::LayerNorm).then(Spot::default),
-                            rstd: given.then(Spot::default),
-                            ..Sample::default()
-                        };
-                        sample.check(device)?;
-                    }
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
 fn samples(name: &str, device: &GpuDevice) -> Outcome {
     let storage = || prop::sample::select(StorageType::ALL.to_vec());
     // Often even, so that vectors are used too.

@@ -11,74 +11,19 @@ mod rewrite;
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use common::sample::{download, stored, unit_in_the_last_place, upload};
-use common::{Data, devices, error_bound, geometries, normalize, scale};
-use gpu_layer_norm::kernel::{BindingRole, ENTRY_POINT, Kernel, Problem, Role};
+use common::sample::{stored, unit_in_the_last_place};
+use common::{Data, bare, devices, error_bound, geometries, normalize, scale};
+use gpu_layer_norm::kernel::{Kernel, Problem, Role};
 use gpu_layer_norm::{Affine, GpuDevice, Normalization, Plan, StorageType, Variance, reference, wgpu};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{RngExt as _, SeedableRng as _};
 
-/// Runs a plan by bare wgpu calls, its kernels rewritten; the tensors' bytes by role, before and after.
-fn run(device: &GpuDevice, plan: &Plan, seed: u64, tensors: &mut [(Role, Vec<u8>)]) {
-    let gpu = device.device();
-    let [chunk] = plan.chunks() else { panic!("{plan} has one chunk") };
-    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
-    let buffers: Vec<_> = tensors.iter().map(|(role, bytes)| (*role, upload(device, usage, bytes))).collect();
-    let scratch = plan.scratch().iter();
-    let scratch: Vec<_> =
-        scratch.map(|(role, bytes)| (*role, upload(device, usage, &vec![0xff; *bytes as usize]))).collect();
-    for dispatch in &chunk.dispatches {
-        let kernel = &plan.kernels()[dispatch.kernel];
-        let source = wgpu::ShaderSource::Naga(Cow::Owned(rewritten(kernel, seed)));
-        let module = gpu.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source });
-        let pipeline = gpu.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: None,
-            layout: None,
-            module: &module,
-            entry_point: Some(ENTRY_POINT),
-            compilation_options: wgpu::PipelineCompilationOptions::default(),
-            cache: None,
-        });
-        let params = upload(device, wgpu::BufferUsages::UNIFORM, bytemuck::bytes_of(&dispatch.params));
-        let entries: Vec<_> = kernel
-            .bindings()
-            .iter()
-            .map(|binding| {
-                let left = scratch.iter().find(|(role, _)| *role == binding.role);
-                let resource = match (left, binding.role) {
-                    (Some((_, buffer)), _) => buffer.as_entire_binding(),
-                    (None, BindingRole::Params) => params.as_entire_binding(),
-                    (None, role) => {
-                        let own = |(other, _): &&(Role, wgpu::Buffer)| BindingRole::Tensor(*other) == role;
-                        buffers.iter().find(own).expect("a buffer").1.as_entire_binding()
-                    }
-                };
-                wgpu::BindGroupEntry { binding: binding.role.binding(), resource }
-            })
-            .collect();
-        let layout = pipeline.get_bind_group_layout(0);
-        let bind_group =
-            gpu.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries });
-        let mut encoder = gpu.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            pass.set_pipeline(&pipeline);
-            pass.set_bind_group(0, &bind_group, &[]);
-            let [x, y, z] = dispatch.workgroups;
-            pass.dispatch_workgroups(x, y, z);
-        }
-        device.queue().submit([encoder.finish()]);
-    }
-    for ((_, bytes), (_, buffer)) in tensors.iter_mut().zip(&buffers) {
-        *bytes = download(device, buffer);
-    }
-}
-
-fn rewritten(kernel: &Kernel, seed: u64) -> naga::Module {
+fn rewritten(kernel: &Kernel, seed: u64) -> wgpu::ShaderSource<'static> {
     let wgsl = kernel.wgsl();
     let module = naga::front::wgsl::parse_str(&wgsl).unwrap_or_else(|error| panic!("{}", error.emit_to_string(&wgsl)));
-    rewrite::rewrite(&rewrite::inline(&module), rewrite::Rewriting::ALL, seed)
+    let module = rewrite::rewrite(&rewrite::inline(&module), rewrite::Rewriting::ALL, seed);
+    wgpu::ShaderSource::Naga(Cow::Owned(module))
 }
 
 fn to_bytes(storage: StorageType, values: &[f32]) -> Vec<u8> {
@@ -183,7 +128,7 @@ fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Resul
             (role, bytes)
         })
         .collect();
-    run(device, plan, seed, &mut tensors);
+    bare::run(device, plan, |kernel| rewritten(kernel, seed), &mut tensors);
     let values = |role: Role| {
         let (_, bytes) = tensors.iter().find(|(other, _)| *other == role)?;
         Some(from_bytes(if role.is_statistic() { StorageType::F32 } else { storage }, bytes))

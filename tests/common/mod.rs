@@ -1,6 +1,7 @@
 //! What the tests, the accuracy table and the benchmarks share: adapters, data, comparison with the f64 reference.
 #![allow(dead_code, reason = "each binary that includes this uses a part of it")]
 
+pub mod bare;
 pub mod gradients;
 pub mod sample;
 

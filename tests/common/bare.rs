@@ -1,0 +1,74 @@
+//! Plans run by bare wgpu calls, with shaders of the caller's choice in place of their kernels'.
+
+use gpu_layer_norm::kernel::{BindingRole, ENTRY_POINT, Kernel, Plan, Role};
+use gpu_layer_norm::{GpuDevice, wgpu};
+
+use super::sample::{download, upload};
+
+/// Runs a plan of one chunk; the tensors' bytes by role, before and after. Scratch memory is full of NaNs at first.
+///
+/// # Panics
+/// If the plan has another number of chunks, or binds a tensor that is not there.
+pub fn run(
+    device: &GpuDevice,
+    plan: &Plan,
+    shader: impl Fn(&Kernel) -> wgpu::ShaderSource<'static>,
+    tensors: &mut [(Role, Vec<u8>)],
+) {
+    let gpu = device.device();
+    let [chunk] = plan.chunks() else { panic!("{plan} has one chunk") };
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+    let buffers: Vec<_> = tensors.iter().map(|(role, bytes)| (*role, upload(device, usage, bytes))).collect();
+    let scratch = plan.scratch().iter();
+    let scratch: Vec<_> =
+        scratch.map(|(role, bytes)| (*role, upload(device, usage, &vec![0xff; *bytes as usize]))).collect();
+    for dispatch in &chunk.dispatches {
+        let kernel = &plan.kernels()[dispatch.kernel];
+        let module = gpu.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source: shader(kernel) });
+        let pipeline = gpu.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: None,
+            layout: None,
+            module: &module,
+            entry_point: Some(ENTRY_POINT),
+            compilation_options: wgpu::PipelineCompilationOptions::default(),
+            cache: None,
+        });
+        let params = upload(device, wgpu::BufferUsages::UNIFORM, bytemuck::bytes_of(&dispatch.params));
+        let entries: Vec<_> = kernel
+            .bindings()
+            .iter()
+            .map(|binding| {
+                let left = scratch.iter().find(|(role, _)| *role == binding.role);
+                let resource = match (left, binding.role) {
+                    (Some((_, buffer)), _) => buffer.as_entire_binding(),
+                    (None, BindingRole::Params) => params.as_entire_binding(),
+                    (None, role) => {
+                        let own = |(other, _): &&(Role, wgpu::Buffer)| BindingRole::Tensor(*other) == role;
+                        buffers.iter().find(own).expect("a buffer").1.as_entire_binding()
+                    }
+                };
+                wgpu::BindGroupEntry { binding: binding.role.binding(), resource }
+            })
+            .collect();
+        let layout = pipeline.get_bind_group_layout(0);
+        let bind_group =
+            gpu.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries });
+        let mut encoder = gpu.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            pass.set_pipeline(&pipeline);
+            pass.set_bind_group(0, &bind_group, &[]);
+            let [x, y, z] = dispatch.workgroups;
+            pass.dispatch_workgroups(x, y, z);
+        }
+        device.queue().submit([encoder.finish()]);
+    }
+    for ((_, bytes), (_, buffer)) in tensors.iter_mut().zip(&buffers) {
+        *bytes = download(device, buffer);
+    }
+}
+
+/// A kernel's own WGSL, or one made of it.
+pub fn wgsl(text: String) -> wgpu::ShaderSource<'static> {
+    wgpu::ShaderSource::Wgsl(text.into())
+}
