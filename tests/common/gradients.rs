@@ -50,7 +50,9 @@ impl Bounds {
             };
             let g = |(i, dy): (usize, &f32)| f64::from(*dy * weight.map_or(1.0, |weight| weight[i])).abs();
             let largest = dy.iter().enumerate().map(g).fold(0.0, f64::max);
-            bounds.input.extend(std::iter::repeat_n(2e-6 * wide * rstd * largest, width));
+            // What is subnormal on the way may be 0.
+            let flushed = 4.0 * f64::from(f32::MIN_POSITIVE);
+            bounds.input.extend(std::iter::repeat_n(2e-6 * wide * rstd * largest + flushed, width));
         }
         for (i, (&dy, &normalized)) in output_gradient.iter().zip(&normalized).enumerate() {
             bounds.weight[i % width] += chain * f64::from(dy).abs() * scale(normalized);
