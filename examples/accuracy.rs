@@ -5,14 +5,20 @@
 //! Then the same with 16-bit input and output: what an element is off beyond the bound of f32, in units in the last place of
 //! its storage type. Rounded to nearest, that is a half.
 //!
+//! Then the gradients: how far dx is off, relative to the largest |dx| in its row, dweight, relative to Σ|dy| · max(1, |x̂| / 4) over
+//! the rows, and dbias, relative to Σ|dy|.
+//!
 //! Ends with an error if any figure is over its bound: 1e-6 up to a width of 65,536, 2e-6 beyond, for |x̂| above 4 times |x̂| / 4;
-//! one unit for 16 bits.
+//! one unit for 16 bits; 2e-6 for dx, 4e-6 beyond a width of 65,536; for dweight and dbias 1e-6 (2e-6) and 3e-8 for each of up to
+//! 512 rows.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
 
+use common::gradients::{GradientCase, chain_bound};
 use common::sample::{stored, unit_in_the_last_place};
 use common::{ACCURACY_DATA, Case, Data, STRATEGIES, devices, error_bound, scale};
+use gpu_layer_norm::kernel::Problem;
 use gpu_layer_norm::{Affine, Plan, StorageType};
 
 const SEEDS: u64 = 4;
@@ -70,6 +76,27 @@ fn main() {
                 });
             }
         }
+        println!(
+            "{name}: gradients; dx to the largest in its row, dweight and dbias to the sums of their terms' sizes"
+        );
+        heading("strategy", &ACCURACY_DATA);
+        for width in [64, 768, 4096, 65_536] {
+            for strategy in STRATEGIES {
+                for (i, what) in ["dx", "dweight", "dbias"].into_iter().enumerate() {
+                    let rows = (65_536 / width).clamp(1, 1024);
+                    let bound = if i == 0 { 2.0 * error_bound(width) } else { chain_bound(width, rows) };
+                    over += line(width, format!("{strategy} {what}"), &ACCURACY_DATA, bound, |case| {
+                        let case = GradientCase::with_input(case.rows, width, case.input.clone(), 5);
+                        let plan = |problem: &Problem| {
+                            Plan::with_strategy(problem, device.capabilities(), strategy).into_iter().collect()
+                        };
+                        let runs = case.run(&device, true, plan).expect("the plan runs");
+                        let (_, found) = runs.first()?;
+                        Some(case.largest_errors(&case.bounds(), found)[i])
+                    });
+                }
+            }
+        }
     }
     if over > 0 {
         eprintln!("{over} figures are over their bound, or adapters unusable");
@@ -78,7 +105,7 @@ fn main() {
 }
 
 fn heading(what: &str, data: &[Data]) {
-    print!("{:>9}  {what:<10}", "width");
+    print!("{:>9}  {what:<17}", "width");
     for data in data {
         print!("  {:>19}", data.to_string());
     }
@@ -88,7 +115,7 @@ fn heading(what: &str, data: &[Data]) {
 /// Prints the worst of all seeds for each data, and says how many are over the bound.
 fn line(width: usize, what: String, data: &[Data], bound: f64, measure: impl Fn(&Case) -> Option<f64>) -> usize {
     let mut over = 0;
-    print!("{width:>9}  {what:<10}");
+    print!("{width:>9}  {what:<17}");
     for &data in data {
         let worst = (0..SEEDS).map(|seed| measure(&Case::new((65_536 / width).clamp(1, 16), width, data, seed)));
         match worst.collect::<Option<Vec<f64>>>() {

@@ -36,7 +36,8 @@ fn kernel(place: Place) {
         meet();
         let span = walk_at(place, round);
         let statistics = Statistics(mean_get(span.row), rstd_get(span.row));
-        let row_bits = row_mask(statistics);
+        // A row that is not this walk's may be overwritten by now.
+        let row_bits = row_mask(statistics) & owned_mask(span);
         let row = row_coefficients(span, statistics, row_bits);
         for (var turn = 0u; turn < TURNS; turn += WRITE_STEP) {
             write_turn(span, turn, row, row_bits);

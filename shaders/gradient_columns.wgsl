@@ -24,7 +24,8 @@ fn kernel(place: Place) {
         let first = coefficients[2u * span.row];
         let second = coefficients[2u * span.row + 1u];
         let row = Coefficients(first.x, first.y, first.z, first.w, second.x);
-        let row_bits = row_mask(Statistics(row.mean, row.rstd));
+        // A row that is not this walk's may be overwritten by now.
+        let row_bits = row_mask(Statistics(row.mean, row.rstd)) & owned_mask(span);
         for (var turn = 0u; turn < TURNS; turn += WRITE_STEP) {
             write_turn(span, turn, row, row_bits);
         }

@@ -5,13 +5,6 @@
 // Bindings: 0 params, those of the tensors that are read, 15 the sums of segments, one vec4 each, rows outermost, or 16 the rows'
 // coefficients.
 
-// Turns that a loop body takes at once.
-const STEP: u32 = select(select(1u, 2u, TURNS >= 2u), 4u, TURNS >= 4u);
-// Every lane has a unit in every turn that a loop body takes, so nothing need be masked.
-const EVEN: bool = WHOLE_TURNS && WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % (LANES * STEP) == 0u;
-// Turns that are added up as they come, before the sum of all takes them in with what that loses.
-const BLOCK: u32 = select(32u, 16u, UNIT == 1u);
-
 // The sums of many blocks, with what they lost to rounding (`sums`).
 struct RowTotal {
     sums: RowSums,

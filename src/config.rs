@@ -122,7 +122,8 @@ impl LayerNormConfig {
         Self { output_storage: Some(storage), ..self }
     }
 
-    /// Forces a strategy in place of the planner's choice.
+    /// Forces a strategy in place of the planner's choice, in the forward and in the backward pass. The latter holds no rows in part:
+    /// where that is forced, it is planned freely.
     #[must_use]
     pub fn strategy(self, strategy: Strategy) -> Self {
         Self { strategy: Some(strategy), ..self }

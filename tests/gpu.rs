@@ -82,6 +82,7 @@ fn main() {
         add("backward: fewer rows than prepared", backward::rows_set);
         add("backward: row counts on the device", backward::row_counts_on_device);
         add("backward: words that rows share", backward::shared_words);
+        add("backward: walks in place", backward::walks_in_place);
         add("backward: the same bits from run to run", backward::same_bits);
         add("backward: a wrong kernel fails the comparison", backward::wrong_kernels);
         add("samples of the whole space", samples);

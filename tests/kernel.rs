@@ -35,8 +35,10 @@ fn any_capabilities() -> impl proptest::strategy::Strategy<Value = Capabilities>
             .prop_map(|(min, more)| Some(SubgroupSizes { min: 1 << min, max: 1 << (min + more).min(7) }))
     ];
     let invocations = prop_oneof![Just(128_u32), Just(256), Just(1024)];
-    (class, subgroups, invocations, 4_u32..=32, 27_u32..=32).prop_map(
-        |(class, subgroups, invocations, buffers, log)| Capabilities {
+    let workgroups = prop_oneof![4 => Just(65_535_u32), 1 => Just(1024)];
+    (class, subgroups, invocations, 4_u32..=32, 27_u32..=32, workgroups).prop_map(
+        |(class, subgroups, invocations, buffers, log, workgroups)| Capabilities {
+            max_workgroups_per_dimension: workgroups,
             class,
             subgroups,
             cores: invocations / 128,
@@ -213,7 +215,11 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
         let all = match kernel.entry {
             Entry::Merge | Entry::GradientMerge => turns + 6 * merged,
             // Above, with the number of rows.
-            Entry::Gradient | Entry::GradientColumns | Entry::GradientParameters => continue,
+            Entry::Gradient | Entry::GradientColumns => continue,
+            Entry::GradientParameters => {
+                let walks = plan.chunks().iter().map(|chunk| chunk.dispatches[0].params.groups).max().unwrap_or(0);
+                walks.div_ceil(kernel.lanes)
+            }
             _ => spans * (3 * (turns.div_ceil(step) + turns.div_ceil(16)) + 3 * turns),
         };
         assert!(all < 65_534, "{all} turns in {}", kernel.label());
@@ -296,14 +302,28 @@ proptest! {
         spans_per_lane in prop_oneof![Just(1_u32), 0_u32..=5],
         spans_per_workgroup in prop_oneof![any::<u32>(), 0_u32..=64],
         segment_width in prop_oneof![Just(None), any::<u32>().prop_map(Some), (1_u32..=64).prop_map(|n| Some(n * 256))],
+        backward in any::<bool>(),
+        storage in prop::sample::select(StorageType::ALL.to_vec()),
     ) {
-        let problem = Problem::new(rows, width)?;
+        let mut problem = Problem::new(rows, width)?.affine(Affine::WeightAndBias);
+        if backward {
+            problem = with_gradients(problem);
+        }
+        for role in Role::ALL.into_iter().filter(|role| !role.is_statistic()) {
+            if problem.layout(role).is_some() {
+                problem = problem.tensor(role, storage)?;
+            }
+        }
         let access = if held { Access::Held } else { Access::Reread };
         let geometry = Geometry { access, reduction, lanes, spans_per_lane, spans_per_workgroup, segment_width };
         match Plan::with_geometry(&problem, &capabilities, geometry) {
             Ok(plan) => check(&plan, &capabilities),
             Err(Error::Geometry { reason }) => prop_assert!(!reason.is_empty()),
             Err(Error::BufferSize { .. }) => prop_assert!(rows * width * 4 > 1 << 40),
+            Err(Error::DeviceTooSmall { needed, actual, .. }) => {
+                prop_assert!(needed > actual && actual == u64::from(capabilities.max_storage_buffers));
+            }
+            Err(Error::RowSize { .. }) if backward => {}
             Err(error) => prop_assert!(false, "{error}"),
         }
     }
@@ -488,12 +508,84 @@ fn gpu_plans_hold_rows_whole_then_in_part_and_split_few_long_rows() {
     assert_eq!(half.kernels()[0].unit, Unit::Octet);
 }
 
+/// The backward pass with the gradients of weight and bias.
+fn with_gradients(problem: Problem) -> Problem {
+    [Role::WeightGradient, Role::BiasGradient].into_iter().fold(problem.backward(), |problem, role| {
+        problem.tensor(role, StorageType::F32).expect("the problem has weight and bias")
+    })
+}
+
+#[test]
+fn gpu_plans_of_the_backward_pass_hold_rows_read_long_ones_twice_and_split_few_long_ones() {
+    let capabilities = Capabilities {
+        class: AdapterClass::Discrete,
+        subgroups: Some(SubgroupSizes { min: 32, max: 32 }),
+        max_invocations_per_workgroup: 1024,
+        max_workgroup_storage: 49_152,
+        max_storage_buffers: 16,
+        max_binding_bytes: 1 << 31,
+        ..large_baseline()
+    };
+    let plan = |rows, width| {
+        let problem = Problem::new(rows, width).expect("a valid problem").affine(Affine::WeightAndBias);
+        let given = |problem: Problem, role| problem.tensor(role, StorageType::F32);
+        let problem = [Role::Mean, Role::Rstd].into_iter().try_fold(with_gradients(problem), given);
+        Plan::new(&problem.expect("a valid problem"), &capabilities).expect("a plan")
+    };
+    let entries = |plan: &Plan| plan.kernels().iter().map(|kernel| kernel.entry).collect::<Vec<_>>();
+    for width in [1, 64, 100, 768, 1000, 3072, 4096, 8192] {
+        let plan = plan(100_000, width);
+        assert_eq!(entries(&plan), [Entry::Gradient, Entry::GradientParameters], "width {width}");
+        let [held, _] = plan.kernels() else { panic!("two kernels") };
+        assert!(held.turns() * held.unit.elements() <= 16, "width {width}");
+    }
+    for width in [16_384, 50_257, 1 << 20] {
+        let all = [Entry::GradientSums, Entry::GradientColumns, Entry::GradientParameters];
+        assert_eq!(entries(&plan(100_000, width)), all, "width {width}");
+    }
+    let all = [Entry::GradientSums, Entry::GradientMerge, Entry::GradientColumns, Entry::GradientParameters];
+    assert_eq!(entries(&plan(4, 1 << 20)), all);
+    // Statistics that are not given are measured first, where they are needed.
+    let problem = Problem::new(1000, 768).expect("a valid problem").backward();
+    let measured = Plan::new(&problem, &capabilities).expect("a plan");
+    assert_eq!(entries(&measured), [Entry::Row, Entry::Gradient]);
+    assert_eq!(measured.scratch().iter().map(|(_, bytes)| bytes).sum::<u64>(), 8 * 1000);
+}
+
+/// Good for ten million rows: what lies between the kernels does not grow with them, and no walk is longer than promised.
+#[test]
+fn scratch_memory_of_the_backward_pass_is_bounded_whatever_the_number_of_rows() {
+    for capabilities in [
+        Capabilities { class: AdapterClass::Cpu, cores: 2, max_binding_bytes: 1 << 31, ..large_baseline() },
+        Capabilities { class: AdapterClass::Discrete, max_binding_bytes: 1 << 31, ..large_baseline() },
+        large_baseline(),
+    ] {
+        for width in [1, 3, 64, 768, 4096, 65_536] {
+            for rows in [1, 1000, 10_000_000] {
+                let problem = Problem::new(rows, width).expect("a valid problem").affine(Affine::WeightAndBias);
+                let plan = Plan::new(&with_gradients(problem), &capabilities).expect("a plan");
+                check(&plan, &capabilities);
+                let bytes: u64 = plan.scratch().iter().map(|(_, bytes)| bytes).sum();
+                assert!(bytes <= 64 << 20, "{rows} × {width}: {bytes} bytes");
+                for chunk in plan.chunks() {
+                    let groups = u64::from(chunk.dispatches[0].params.groups);
+                    let longest = (chunk.rows.end - chunk.rows.start).div_ceil(groups);
+                    assert!(longest <= 512, "{rows} × {width}: {longest} rows of a walk");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_device_without_subgroups_gets_kernels_without_them() {
     let capabilities = large_baseline();
     for width in [1, 64, 768, 65_536] {
-        let plan = Plan::new(&Problem::new(64, width).expect("a valid problem"), &capabilities).expect("a plan");
-        assert!(plan.kernels().iter().all(|kernel| !kernel.uses_subgroups()), "{plan}");
+        let forward = Problem::new(64, width).expect("a valid problem");
+        for problem in [forward, forward.backward()] {
+            let plan = Plan::new(&problem, &capabilities).expect("a plan");
+            assert!(plan.kernels().iter().all(|kernel| !kernel.uses_subgroups()), "{plan}");
+        }
     }
 }
 
@@ -612,12 +704,14 @@ fn processors_of_any_number_of_cores_have_plans_without_barriers() {
             let capabilities = Capabilities { class: AdapterClass::Cpu, subgroups, cores, ..large_baseline() };
             for width in [1, 768, 4097, 8191, 32_764, 65_536, 1_000_003, MAX_WIDTH] {
                 for rows in [1, 3, 1000] {
-                    let problem = Problem::new(rows, width).expect("a valid problem");
-                    let plan = Plan::new(&problem, &capabilities).unwrap_or_else(|error| {
-                        panic!("{rows} × {width}, {cores} cores, subgroups {subgroups:?}: {error}")
-                    });
-                    check(&plan, &capabilities);
-                    assert!(!plan.kernels().iter().any(Kernel::uses_barriers), "{cores} cores: {plan}");
+                    let forward = Problem::new(rows, width).expect("a valid problem").affine(Affine::WeightAndBias);
+                    for problem in [forward, with_gradients(forward)] {
+                        let plan = Plan::new(&problem, &capabilities).unwrap_or_else(|error| {
+                            panic!("{problem}, {cores} cores, subgroups {subgroups:?}: {error}")
+                        });
+                        check(&plan, &capabilities);
+                        assert!(!plan.kernels().iter().any(Kernel::uses_barriers), "{cores} cores: {plan}");
+                    }
                 }
             }
         }

@@ -11,9 +11,10 @@ mod rewrite;
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
+use common::gradients::Bounds;
 use common::sample::{stored, unit_in_the_last_place};
 use common::{Data, bare, devices, error_bound, geometries, normalize, scale};
-use gpu_layer_norm::kernel::{Kernel, Problem, Role};
+use gpu_layer_norm::kernel::{Kernel, Operation, Problem, Role};
 use gpu_layer_norm::{Affine, GpuDevice, Normalization, Plan, StorageType, Variance, reference, wgpu};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
@@ -103,6 +104,102 @@ impl Variant {
         }
         problem.tensor(Role::Rstd, StorageType::F32).expect("a problem")
     }
+
+    /// Its backward pass; the gradients of the parameters are f32.
+    fn backward_problem(&self, rows: usize, given: bool) -> Problem {
+        let problem = self.problem(rows).backward();
+        let mut roles = vec![
+            (Role::OutputGradient, self.storage),
+            (Role::InputGradient, self.storage),
+            (Role::WeightGradient, StorageType::F32),
+            (Role::BiasGradient, StorageType::F32),
+        ];
+        if given {
+            roles.extend([Role::Mean, Role::Rstd].map(|role| (role, StorageType::F32)));
+        }
+        // Without those that its affine map or its normalization has not.
+        roles.into_iter().fold(problem, |problem, (role, storage)| problem.tensor(role, storage).unwrap_or(problem))
+    }
+
+    /// Mean and rstd in f64.
+    fn statistics(&self, row: &[f32]) -> [f64; 2] {
+        let statistics = reference::row_statistics(row, f64::from(self.eps), self.variance == Variance::Unbiased);
+        match self.normalization {
+            Normalization::LayerNorm => [statistics.mean, statistics.rstd],
+            Normalization::RmsNorm => [0.0, reference::root_mean_square_rstd(row, f64::from(self.eps))],
+        }
+    }
+}
+
+/// Without what is no number, which spoils the gradients of the parameters, and without rows whose rstd counts as zero.
+fn finite_rows(variant: &Variant, rows: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+    let is_finite = |row: &Vec<f32>| {
+        let [_, rstd] = variant.statistics(row);
+        row.iter().all(|x| x.is_finite()) && (rstd == 0.0 || rstd > f64::from(f32::MIN_POSITIVE))
+    };
+    rows.into_iter().filter(is_finite).collect()
+}
+
+fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Result<(), String> {
+    let &Variant { storage, normalization, affine, variance, eps, width } = variant;
+    // The plan has been made for as many.
+    let mut rows = finite_rows(variant, rows(storage, width, seed % 100));
+    rows.resize(plan.problem().rows() as usize, vec![1.0; width]);
+    let input: Vec<f32> = rows.concat();
+    let random = |count: usize, low, high, salt: u64| {
+        let mut rng = StdRng::seed_from_u64(seed ^ salt);
+        (0..count).map(|_| stored(storage, rng.random_range(low..high))).collect::<Vec<f32>>()
+    };
+    let (weight, output_gradient) = (random(width, 0.5_f32, 1.5, 1), random(input.len(), -2.0, 2.0, 2));
+    let statistic = |which: usize| rows.iter().map(|row| variant.statistics(row)[which] as f32).collect::<Vec<f32>>();
+    let mut tensors: Vec<(Role, Vec<u8>)> = plan
+        .problem()
+        .tensors()
+        .map(|(role, layout)| {
+            let values = match role {
+                Role::Input => input.clone(),
+                Role::Weight => weight.clone(),
+                Role::OutputGradient => output_gradient.clone(),
+                Role::InputGradient => vec![7.0; input.len()],
+                Role::Mean => statistic(0),
+                Role::Rstd => statistic(1),
+                _ => vec![7.0; width],
+            };
+            (role, to_bytes(layout.storage, &values))
+        })
+        .collect();
+    bare::run(device, plan, |kernel| rewritten(kernel, seed), &mut tensors);
+    let how = (normalization, f64::from(eps), variance == Variance::Unbiased);
+    let weight = affine.has_weight().then_some(&weight[..]);
+    let bounds = Bounds::new(how, width, &input, &output_gradient, weight);
+    for (role, exact, allowed) in [
+        (Role::InputGradient, &bounds.exact.input, &bounds.input),
+        (Role::WeightGradient, &bounds.exact.weight, &bounds.weight),
+        (Role::BiasGradient, &bounds.exact.bias, &bounds.bias),
+    ] {
+        let Some((_, bytes)) = tensors.iter().find(|(other, _)| *other == role) else { continue };
+        let layout = plan.problem().layout(role).copied().unwrap_or_default();
+        for (i, (found, (exact, allowed))) in
+            from_bytes(layout.storage, bytes).into_iter().zip(exact.iter().zip(allowed)).enumerate()
+        {
+            let last = unit_in_the_last_place(layout.storage, *exact);
+            let error = (f64::from(found) - exact).abs();
+            // What is too large becomes infinity.
+            if f64::from(found) == f64::from(stored(layout.storage, *exact as f32)) {
+                continue;
+            }
+            if error.is_nan() || error > allowed + last {
+                return Err(format!(
+                    "{role}, row {} ({:e}, …), element {}: {found:e} in place of {exact:e}, {error:e} off where {:e} is allowed",
+                    i / width,
+                    input[i / width * width],
+                    i % width,
+                    allowed + last
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Result<(), String> {
@@ -164,11 +261,7 @@ fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Resul
                 return Err(format!("{}, {error:e} off where {allowed:e} is allowed", at()));
             }
         }
-        let statistics = reference::row_statistics(row, f64::from(eps), unbiased);
-        let exact_rstd = match normalization {
-            Normalization::LayerNorm => statistics.rstd,
-            Normalization::RmsNorm => reference::root_mean_square_rstd(row, f64::from(eps)),
-        };
+        let [exact_mean, exact_rstd] = variant.statistics(row);
         let near = |found: f32, exact: f64, allowed: f64| {
             (f64::from(found) - exact).abs() <= allowed || found.is_nan() && exact.is_nan()
         };
@@ -179,19 +272,16 @@ fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Resul
         }
         if let Some(mean) = &mean {
             let spread = if exact_rstd > 0.0 { 1e-6 / exact_rstd } else { 0.0 };
-            if !near(mean[i], statistics.mean, statistics.mean.abs() * 1.2e-7 + spread) {
-                return Err(format!(
-                    "mean of row {i} ({:e}, …): {:e} in place of {:e}",
-                    row[0], mean[i], statistics.mean
-                ));
+            if !near(mean[i], exact_mean, exact_mean.abs() * 1.2e-7 + spread) {
+                return Err(format!("mean of row {i} ({:e}, …): {:e} in place of {:e}", row[0], mean[i], exact_mean));
             }
         }
     }
     Ok(())
 }
 
-/// Every variant with every plan that can run it.
-fn variants(device: &GpuDevice) -> Vec<(Variant, Plan)> {
+/// Every variant with every plan that can run it, forward or backward.
+fn variants(device: &GpuDevice, operation: Operation) -> Vec<(Variant, Plan)> {
     let mut all = Vec::new();
     for width in [2, 5, 40, 64, 129, 768, 1000, 4104] {
         for storage in StorageType::ALL {
@@ -203,7 +293,14 @@ fn variants(device: &GpuDevice) -> Vec<(Variant, Plan)> {
                         _ => Variance::Biased,
                     };
                     let variant = Variant { storage, normalization, affine, variance, eps, width };
-                    let problem = variant.problem(rows(storage, width, 0).len());
+                    let problem = match operation {
+                        Operation::Forward => variant.problem(rows(storage, width, 0).len()),
+                        // Given statistics and measured ones in turn.
+                        Operation::Backward => {
+                            let rows = finite_rows(&variant, rows(storage, width, 0)).len();
+                            variant.backward_problem(rows, (i + width) % 2 == 0)
+                        }
+                    };
                     let plans = geometries(&problem, device.capabilities());
                     all.extend(plans.into_iter().map(|plan| (variant, plan)));
                 }
@@ -213,8 +310,12 @@ fn variants(device: &GpuDevice) -> Vec<(Variant, Plan)> {
     all
 }
 
-#[test]
-fn rewritten_kernels_keep_their_bounds() {
+/// Tries so many of these, or all of them if that is asked for.
+fn try_some(
+    operation: Operation,
+    count: usize,
+    check: impl Fn(&GpuDevice, &Variant, &Plan, u64) -> Result<(), String>,
+) {
     const SEED: u64 = 20_261_124;
     let (devices, _) = devices();
     let Some((_, device)) = devices.iter().find(|(name, _)| name == "lavapipe") else {
@@ -225,7 +326,7 @@ fn rewritten_kernels_keep_their_bounds() {
     };
     let all_of_them = std::env::var("GPU_LAYER_NORM_REWRITINGS").is_ok_and(|value| value == "all");
     let mut rng = StdRng::seed_from_u64(SEED);
-    let mut all = variants(device);
+    let mut all = variants(device, operation);
     all.shuffle(&mut rng);
     let limit = if all_of_them { Duration::MAX } else { Duration::from_secs(120) };
     let (start, mut failures, mut tried) = (Instant::now(), Vec::new(), 0);
@@ -237,12 +338,22 @@ fn rewritten_kernels_keep_their_bounds() {
                 failures.push(format!("{variant:?}, {}, seed {seed}: {error}", plan.geometry()));
             }
         }
-        if start.elapsed() > limit || !all_of_them && tried == 160 {
+        if start.elapsed() > limit || !all_of_them && tried == count {
             break;
         }
     }
-    println!("{tried} of {} variants in {:.0} s", all.len(), start.elapsed().as_secs_f64());
+    println!("{operation}: {tried} of {} variants in {:.0} s", all.len(), start.elapsed().as_secs_f64());
     assert!(tried >= 40, "{tried} variants in {limit:?} are too few");
     let shown: Vec<_> = failures.sample(&mut rng, 20).cloned().collect();
     assert!(failures.is_empty(), "{} of {tried} fail:\n{}", failures.len(), shown.join("\n"));
+}
+
+#[test]
+fn rewritten_kernels_keep_their_bounds() {
+    try_some(Operation::Forward, 160, check);
+}
+
+#[test]
+fn rewritten_kernels_keep_the_bounds_of_their_gradients() {
+    try_some(Operation::Backward, 240, check_gradients);
 }

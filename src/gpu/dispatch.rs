@@ -42,7 +42,7 @@ pub struct PreparedPlan {
     rows: u64,
     // In the order of the plan's dispatches.
     steps: Vec<Step>,
-    // Absent if there are no rows.
+    // Absent if there is nothing to run.
     params: Option<Blocks>,
     row_count: Option<Arguments>,
 }

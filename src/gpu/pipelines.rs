@@ -66,14 +66,17 @@ impl GpuDevice {
             let source = wgpu::ShaderSource::Wgsl(Cow::Owned(wgsl));
             let descriptor = wgpu::ShaderModuleDescriptor { label, source };
             // Safety: the kernels are this crate's own, and do nothing that the checks would prevent.
-            // - Bounds. A span index is below `params.spans` (`span_at` takes the least), a unit's below the span's units
-            //   (`unit_load` takes the least, `in_span` before a write), so an access is within the rows of the chunk, and those
-            //   are within the bound part of every buffer: the host has checked that (`Bindings::check`, `chunk`, and a test of
-            //   every plan in `tests/kernel.rs`). Nothing outside this crate can write the parameters or the partials; a row count on the
-            //   device can only lower them. Arrays in workgroup memory are indexed by local index, private ones by turn and
-            //   span, which are below their lengths.
-            // - Division. Divisors are constants of at least 1, or counts of elements.
-            // - Loops. Each counts turns up to a number that is at most `MAX_TURNS`, or up to a constant.
+            // - Bounds. A span index is below `params.spans` (`span_at` takes the least), the row of a walk below `params.rows`
+            //   (`walk_at` does), a unit's index below the span's units (`position_at` takes the least, `in_span` before a write), so
+            //   an access is within the rows of the chunk, and those are within the bound part of every buffer: the host has checked
+            //   that (`Bindings::check`, `tensors`, and a test of every plan in `tests/kernel.rs`). Scratch memory is as long as the
+            //   plan says, for all segments, rows and walks of the longest chunk; a dispatch has `params.groups` walks and no
+            //   invocations beside. Nothing outside this crate can write the parameters or the scratch memory; a row count on the
+            //   device can only lower the rows, and where there are none no row is gone over. Arrays in workgroup memory are indexed
+            //   by local index, private ones by turn and span, which are below their lengths.
+            // - Division. Divisors are constants of at least 1, counts of elements, or the number of walks, which is 0 only where
+            //   nothing walks.
+            // - Loops. Each counts up to a constant, or up to a number of turns, rows or walks that the host has bounded.
             let module = unsafe { device.create_shader_module_trusted(descriptor, self.shader_checks()) };
             let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label,

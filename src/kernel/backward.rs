@@ -19,11 +19,14 @@ const SCRATCH_BYTES: u64 = 32 << 20;
 /// The most rows of a walk: so many terms are added up without looking after what they lose to rounding.
 const MAX_WALK: u32 = 512;
 
-/// The fewest rows of a walk that shares its workgroup, where there are rows enough.
+/// Rows that each walk should have before a workgroup takes more walks.
 const SHORT_WALK: u64 = 8;
 
 /// The most turns of all loops of an invocation together, below where llvmpipe ends them (see [`super::MAX_TURNS`]).
 const MAX_WALK_TURNS: u32 = 60_000;
+
+/// The most walks: one invocation may add up what all of them have left.
+const MAX_WALKS: u64 = MAX_WALK_TURNS as u64;
 
 /// The kernels of a backward pass, in the order in which they run; `kernel` is what the geometry makes of the problem.
 pub(super) fn gradient_kernels(
@@ -46,6 +49,7 @@ pub(super) fn gradient_kernels(
     if !problem.has_statistics()? {
         all.extend(statistics_kernels(problem, capabilities)?);
     }
+    // A statistic that is not given is read from where the kernels before have left it.
     let statistic = |role: Role| {
         let measured = role == Role::Rstd || problem.statistics().layout(role).is_some();
         let slot = Slot { storage: StorageType::F32, place: Place::Own };
@@ -167,9 +171,10 @@ fn parameters(capabilities: &Capabilities, kernel: &Kernel) -> Kernel {
     }
 }
 
-/// Walks over the rows of a chunk that is as long as a chunk may be: enough to fill the device, none too long. 0 in a forward pass.
+/// Walks over the rows of a chunk that is as long as a chunk may be: enough to fill the device, none too long. 0 in a forward pass,
+/// and where there are no rows.
 pub(super) fn walks(capabilities: &Capabilities, kernels: &[Kernel], rows: u64) -> Result<u32, Error> {
-    let Some(kernel) = kernels.iter().find(|kernel| kernel.entry.walks()) else { return Ok(0) };
+    let Some(kernel) = kernels.iter().find(|kernel| kernel.entry.walks()).filter(|_| rows > 0) else { return Ok(0) };
     let step = walk_step(kernel);
     let workgroups = ranking::fill(capabilities, kernel.workgroup_size()).div_ceil(kernel.segments().into());
     // Where several walks share a workgroup, each of some rows, or what they leave would be as much as what they read.
@@ -189,7 +194,7 @@ pub(super) fn walks(capabilities: &Capabilities, kernels: &[Kernel], rows: u64) 
 /// word.
 fn walk_step(kernel: &Kernel) -> u64 {
     let step = u64::from(kernel.spans_per_workgroup);
-    if kernel.unit == Unit::Pair { step.next_multiple_of(2) } else { step }
+    if kernel.unit == Unit::Pair && step % 2 == 1 { 2 * step } else { step }
 }
 
 /// Bytes that one walk leaves.
@@ -200,7 +205,7 @@ fn sum_bytes(kernel: &Kernel) -> u64 {
 /// Walks for which there is scratch memory; always some.
 fn most_walks(capabilities: &Capabilities, kernel: &Kernel) -> u64 {
     let bytes = SCRATCH_BYTES.min(capabilities.max_binding_bytes);
-    let most = bytes.checked_div(sum_bytes(kernel)).unwrap_or(1 << 24).min(1 << 24);
+    let most = bytes.checked_div(sum_bytes(kernel)).unwrap_or(u64::MAX).min(MAX_WALKS);
     (most / walk_step(kernel)).max(1) * walk_step(kernel)
 }
 

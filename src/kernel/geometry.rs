@@ -160,25 +160,25 @@ pub(super) fn kernels(
         };
         (kernel.unpack_f16, kernel.pack_f16) =
             (capabilities.exact_unpack_f16 && f16(false), capabilities.exact_pack_f16 && f16(true));
-        check_memory(kernel, capabilities)?;
+        check_kernel(kernel, capabilities)?;
     }
-    // All but the `Params` block are storage buffers.
-    let storage = kernels.iter().map(|kernel| kernel.bindings().len() - 1).max().unwrap_or(0) as u32;
-    let allowed = capabilities.max_storage_buffers;
-    if storage > allowed {
+    check_storage_buffers(&kernels, capabilities).map_err(|error| {
         // Whether another strategy needs fewer: rows that are not split, and backward those that are not held.
         let is_held = problem.operation() == Operation::Backward && geometry.access == Access::Held;
-        if geometry.segment_width.is_some() || is_held {
-            let reason = format!("{storage} storage buffers, the device allows {allowed} a shader");
-            return Err(Error::Geometry { reason });
-        }
-        return Err(Error::DeviceTooSmall {
-            what: "storage buffers a shader",
-            needed: storage.into(),
-            actual: allowed.into(),
-        });
-    }
+        if geometry.segment_width.is_some() || is_held { Error::Geometry { reason: error.to_string() } } else { error }
+    })?;
     Ok(kernels)
+}
+
+/// That no kernel binds more storage buffers than the device allows.
+pub(super) fn check_storage_buffers(kernels: &[Kernel], capabilities: &Capabilities) -> Result<(), Error> {
+    // All but the `Params` block.
+    let needed = kernels.iter().map(|kernel| kernel.bindings().len() - 1).max().unwrap_or(0) as u64;
+    let actual = u64::from(capabilities.max_storage_buffers);
+    if needed > actual {
+        return Err(Error::DeviceTooSmall { what: "storage buffers a shader", needed, actual });
+    }
+    Ok(())
 }
 
 /// The kernel that the others of a geometry follow from.
@@ -288,9 +288,31 @@ pub(super) fn only_read(kernel: &Kernel, roles: &[Role]) -> [Option<Slot>; Role:
     Role::ALL.map(|role| if roles.contains(&role) { read(role) } else { None })
 }
 
-/// That an invocation's registers and loops, and a workgroup's memory, are not more than there may be.
-fn check_memory(kernel: &Kernel, capabilities: &Capabilities) -> Result<(), Error> {
+/// That a device can run a kernel, which need not have been made for it.
+pub(super) fn check_kernel(kernel: &Kernel, capabilities: &Capabilities) -> Result<(), Error> {
     let refuse = |reason: String| Err(Error::Geometry { reason });
+    // What the kernel does without, the device may have.
+    let dialect = !kernel.uses_subgroups() || kernel.dialect == capabilities.dialect;
+    let f16 =
+        (!kernel.unpack_f16 || capabilities.exact_unpack_f16) && (!kernel.pack_f16 || capabilities.exact_pack_f16);
+    let subgroups = match (kernel.reduction, capabilities.subgroups) {
+        (Reduction::Lane | Reduction::Workgroup, _) => true,
+        (_, None) => false,
+        (Reduction::Subgroup, Some(sizes)) => kernel.lanes <= sizes.min,
+        (Reduction::SubgroupThenWorkgroup, Some(sizes)) => {
+            kernel.subgroup_size <= sizes.min && kernel.lanes >= sizes.max
+        }
+    };
+    if !dialect || !f16 || !subgroups {
+        return refuse(format!(
+            "its WGSL is not for this device: dialect {:?}, exact unpack2x16float {}, exact pack2x16float {}, subgroups {:?}",
+            capabilities.dialect, capabilities.exact_unpack_f16, capabilities.exact_pack_f16, capabilities.subgroups
+        ));
+    }
+    let (size, most) = (kernel.workgroup_size(), max_invocations(capabilities));
+    if size > most {
+        return refuse(format!("{size} invocations a workgroup, the device has {most}"));
+    }
     let turns = u64::from(kernel.turns()) * u64::from(kernel.spans_per_lane);
     let tensors = if kernel.entry == Entry::Gradient { 2 + kernel.sums() } else { 1 };
     let held = match kernel.access {

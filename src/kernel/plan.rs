@@ -2,13 +2,13 @@ use std::fmt;
 use std::ops::Range;
 
 use super::backward::{most_rows, walks};
-use super::geometry::{check_capabilities, kernels};
+use super::geometry::{check_capabilities, check_kernel, check_storage_buffers, kernels};
 use super::{
     AdapterClass, BindingRole, Capabilities, Dialect, Entry, Geometry, Kernel, Params, Problem, Role, Strategy, ranking,
 };
 use crate::Error;
 
-/// The most chunks that a plan may have: each is a bind group and one or two dispatches.
+/// The most chunks that a plan may have: each is some bind groups and dispatches.
 const MAX_CHUNKS: u64 = 1 << 17;
 
 /// One dispatch of a kernel.
@@ -35,7 +35,8 @@ pub struct Chunk {
 
 impl Chunk {
     /// The dispatches where only the first `rows` rows of the problem are to be worked on. Never more than the chunk's own;
-    /// where none of its rows are among them, they have no workgroups.
+    /// where none of its rows are among them, they have no workgroups, but for those that write the gradients of parameters, or sums
+    /// for them: of no rows these are 0.
     pub fn dispatches_for(&self, rows: u64) -> impl Iterator<Item = Dispatch> {
         let rows = rows.clamp(self.rows.start, self.rows.end) - self.rows.start;
         self.dispatches.iter().map(move |dispatch| {
@@ -168,21 +169,8 @@ impl Plan {
     /// [`Error::Geometry`] with what the device lacks, [`Error::DeviceTooSmall`] if it binds too few buffers.
     pub fn check(&self, capabilities: &Capabilities) -> Result<(), Error> {
         let refuse = |reason: String| Err(Error::Geometry { reason });
-        // What was not known when the plan was made, it does without.
-        let actual = Capabilities {
-            exact_unpack_f16: capabilities.exact_unpack_f16 && self.kernels.iter().any(|kernel| kernel.unpack_f16),
-            exact_pack_f16: capabilities.exact_pack_f16 && self.kernels.iter().any(|kernel| kernel.pack_f16),
-            ..*capabilities
-        };
-        if kernels(&self.problem, &actual, self.geometry)? != self.kernels {
-            return refuse(format!(
-                "its WGSL is not for this device: dialect {:?}, exact unpack2x16float {}, exact pack2x16float {}, subgroups {:?}",
-                capabilities.dialect,
-                capabilities.exact_unpack_f16,
-                capabilities.exact_pack_f16,
-                capabilities.subgroups
-            ));
-        }
+        self.kernels.iter().try_for_each(|kernel| check_kernel(kernel, capabilities))?;
+        check_storage_buffers(&self.kernels, capabilities)?;
         let alignment = u64::from(capabilities.storage_offset_alignment);
         let max_bytes = capabilities.max_binding_bytes;
         let max_workgroups = capabilities.max_workgroups_per_dimension;
@@ -228,7 +216,7 @@ impl Plan {
         &self.kernels
     }
 
-    /// The chunks of rows, in order; none if there are no rows.
+    /// The chunks of rows, in order; none if there are no rows, unless gradients of parameters are to be written: then one of no rows.
     pub fn chunks(&self) -> &[Chunk] {
         &self.chunks
     }
@@ -236,8 +224,8 @@ impl Plan {
     /// The buffers that hold what one pass leaves for the next, with their bytes; none if there is one pass. Chunks share them.
     /// Mean and rstd are among them where the backward pass measures them itself.
     ///
-    /// In the backward pass they have 64 MiB at most in all, and more only for rows of more than 2^22 elements: then as much as three
-    /// rows of f32. In the forward pass each is at most as long as a binding may be.
+    /// In the backward pass they have 64 MiB at most in all, and more only for rows of more than 2^21 elements: then 32 MiB, and as much
+    /// as four rows of f32. In the forward pass each is at most as long as a binding may be.
     pub fn scratch(&self) -> &[(BindingRole, u64)] {
         &self.scratch
     }
@@ -366,10 +354,19 @@ fn chunk(
     let mut dispatches = Vec::new();
     for (i, kernel) in kernels.iter().enumerate() {
         // Once, after all rows; and where there are none, nothing else.
-        if if outlives_rows(kernel) { is_last } else { !rows.is_empty() } {
-            let params = params(problem, capabilities, kernel, &rows, &tensors, walks);
-            dispatches.push(Dispatch { kernel: i, workgroups: params.dispatch(), params });
+        let runs = if outlives_rows(kernel) { is_last } else { !rows.is_empty() };
+        if !runs {
+            continue;
         }
+        let params = params(problem, capabilities, kernel, &rows, &tensors, walks);
+        let workgroups = params.dispatch();
+        let most = capabilities.max_workgroups_per_dimension;
+        if workgroups.iter().any(|count| *count > most) {
+            return Err(Error::Geometry {
+                reason: format!("{} workgroups, the device has {most} in a dimension", params.workgroups),
+            });
+        }
+        dispatches.push(Dispatch { kernel: i, workgroups, params });
     }
     Ok(Chunk { rows, tensors, dispatches })
 }

@@ -757,6 +757,7 @@ impl Kernel {
                 Normalization::LayerNorm => include_str!("../../shaders/measure/layer_norm.wgsl"),
                 Normalization::RmsNorm => include_str!("../../shaders/measure/rms_norm.wgsl"),
             },
+            include_str!("../../shaders/steps.wgsl"),
             include_str!("../../shaders/memory.wgsl"),
             match self.access {
                 Access::Held => include_str!("../../shaders/access/held.wgsl"),
@@ -820,6 +821,7 @@ impl Kernel {
             (Some(_), _) => include_str!("../../shaders/gradient/weight_reread.wgsl"),
         });
         if self.entry == Entry::GradientSums {
+            fragments.push(include_str!("../../shaders/steps.wgsl"));
             match self.segments() {
                 1 => fragments.extend([
                     include_str!("../../shaders/gradient/coefficients.wgsl"),

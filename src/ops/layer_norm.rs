@@ -1,5 +1,5 @@
 use super::Bindings;
-use crate::kernel::{Problem, Role};
+use crate::kernel::{Operation, Problem, Role, Strategy};
 use crate::{Error, GpuDevice, GpuTensor, LayerNormConfig, Normalization, Plan, PreparedPlan, StorageType, Tensor};
 
 /// The statistics of the rows that a forward pass has saved, f32, of the input's dimensions before the normalized shape.
@@ -189,15 +189,16 @@ impl GpuLayerNorm {
     ///
     /// (n − 1 in the last sum for the unbiased variance; no Σg for RMS normalization).
     ///
-    /// **Accuracy**, besides the rounding of the results themselves: dx is within 2e-6 of rstd · max|g|, at any mean; that is about the
-    /// largest |dx| of the row, unless g is all but a constant and a multiple of x̂, which cancel out. An element of dweight is
-    /// within (1e-6 + 3e-8 · min(rows, 512)) · Σ|dy| · max(1, |x̂| / 4), one of dbias within so many times Σ|dy|. That is, x̂ is off by
-    /// what the forward pass allows; up to 512 terms are added one after another, each with half a unit in the last place of a sum
-    /// that is at most Σ|dy · x̂|, 2^-25 of it on average; and what the sums of these lose is kept. Terms that differ are rounded to
-    /// either side, so the error found is some 1e-7 · Σ|dy|.
+    /// **Accuracy**, besides the rounding of the results themselves, for rows of up to 65,536 elements; for longer ones twice that. dx
+    /// is within 2e-6 of rstd · max|g|, at any mean; that is about the largest |dx| of the row, unless g is all but a constant and a
+    /// multiple of x̂, which cancel out. An element of dweight is within c · Σ|dy| · max(1, |x̂| / 4), and one of dbias within
+    /// c · Σ|dy|, where c = 1e-6 + 3e-8 · min(rows, 512) and the sums are over the rows. That is: x̂ is off by what the forward pass
+    /// allows; up to 512 terms (and one for each chunk of rows) are added one after another, each time with half a unit in the last
+    /// place of a sum that is at most Σ|dy · x̂|, 2^-25 of it on average; and what the sums of these lose is kept. Terms that differ
+    /// are rounded to either side, so the errors that are found are some 1e-7 · Σ|dy|.
     ///
-    /// A row with a NaN or an infinity spoils its own dx, and the gradients of weight and bias, of which it is a part. A constant row
-    /// adds nothing to dweight. A row whose rstd is subnormal (its deviation is over 8e37) counts as a constant one.
+    /// A row with a NaN or an infinity spoils its own dx, and, as a part of it, dweight. A constant row adds nothing to dweight. A row
+    /// whose rstd is subnormal (its deviation is over 8e37) counts as a constant one.
     ///
     /// The same input gives the same bits: nothing is added up in an order that changes from run to run.
     ///
@@ -345,7 +346,7 @@ impl GpuLayerNorm {
         let (_, problem) = self.bind(device, bindings)?;
         let capabilities = device.capabilities_for(&problem);
         let mut plans = Plan::candidates(&problem, &capabilities)?;
-        let Some(strategy) = self.config.forced_strategy() else {
+        let Some(strategy) = forced_strategy(&self.config, &problem) else {
             let tuning = device.measure(plans)?;
             device.remember(tuning.best());
             return Ok(tuning);
@@ -395,10 +396,17 @@ impl GpuLayerNorm {
 
 fn plan(config: &LayerNormConfig, problem: &Problem, device: &GpuDevice) -> Result<Plan, Error> {
     let capabilities = device.capabilities_for(problem);
-    match config.forced_strategy() {
+    match forced_strategy(config, problem) {
         Some(strategy) => Plan::with_strategy(problem, &capabilities, strategy),
         None => device.tuned_plan(problem).map_or_else(|| Plan::new(problem, &capabilities), Ok),
     }
+}
+
+/// The strategy that the config forces on a problem. The backward pass holds no rows in part.
+fn forced_strategy(config: &LayerNormConfig, problem: &Problem) -> Option<Strategy> {
+    let exists =
+        |strategy: &Strategy| problem.operation() == Operation::Forward || *strategy != Strategy::PartlyResident;
+    config.forced_strategy().filter(exists)
 }
 
 fn prepared(device: &GpuDevice, plan: Plan, bindings: &Bindings) -> Result<PreparedPlan, Error> {

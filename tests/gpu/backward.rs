@@ -1,161 +1,12 @@
-//! Gradients, against the f64 reference.
+//! Found, against the f64 reference.
 
 use gpu_layer_norm::kernel::{Kernel, Plan, Problem, Role};
-use gpu_layer_norm::{
-    Affine, Bindings, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Normalization, Region, StorageType, Tensor,
-    Variance,
-};
+use gpu_layer_norm::{Affine, Bindings, GpuDevice, GpuTensor, Normalization, Region, StorageType, Tensor, Variance};
 
 use crate::Outcome;
-use crate::common::gradients::Bounds;
+use crate::common::gradients::{Found, GradientCase, strategies};
 use crate::common::sample::{Backward, Sample, Spot, Target};
 use crate::common::{AFFINES, Data, STRATEGIES, bare, element_budget, geometries, submit};
-
-/// A layer with what goes into its backward pass, all f32.
-struct Case {
-    rows: usize,
-    width: usize,
-    normalization: Normalization,
-    affine: Affine,
-    variance: Variance,
-    eps: f32,
-    input: Vec<f32>,
-    output_gradient: Vec<f32>,
-    weight: Vec<f32>,
-}
-
-/// By the input, by the weight, by the bias; the latter two empty where there is no such parameter.
-type Gradients = [Vec<f32>; 3];
-
-impl Case {
-    fn new(rows: usize, width: usize, data: Data, seed: u64) -> Self {
-        Self::with_input(rows, width, data.values(rows, width, seed), seed)
-    }
-
-    fn with_input(rows: usize, width: usize, input: Vec<f32>, seed: u64) -> Self {
-        let standard = |rows, salt| Data::STANDARD.values(rows, width, seed ^ salt);
-        let (output_gradient, weight) =
-            (standard(rows, 0xd1), standard(1, 0xd2).iter().map(|x| 1.0 + x / 4.0).collect());
-        let (normalization, affine) = (Normalization::LayerNorm, Affine::WeightAndBias);
-        let (variance, eps) = (Variance::Biased, 1e-5);
-        Self { rows, width, normalization, affine, variance, eps, input, output_gradient, weight }
-    }
-
-    fn layer(&self, device: &GpuDevice) -> Result<GpuLayerNorm, gpu_layer_norm::Error> {
-        let config = match self.normalization {
-            Normalization::LayerNorm => LayerNormConfig::new(self.width),
-            Normalization::RmsNorm => LayerNormConfig::rms(self.width),
-        };
-        let config = config.affine(self.affine).variance(self.variance).eps(self.eps).expect_nothing();
-        let layer = GpuLayerNorm::new(device, &config)?;
-        if self.affine.has_weight() {
-            layer.set_weight(&Tensor::from_f32([self.width], self.weight.clone())?)?;
-        }
-        Ok(layer)
-    }
-
-    /// Saves the statistics, where they are to be given, and runs the plans that `pick` makes of the problem; the gradients of each.
-    fn run(
-        &self,
-        device: &GpuDevice,
-        given: bool,
-        pick: impl FnOnce(&Problem) -> Vec<Plan>,
-    ) -> Result<Vec<(String, Gradients)>, gpu_layer_norm::Error> {
-        let layer = self.layer(device)?;
-        let upload =
-            |values: &[f32]| GpuTensor::upload(device, &Tensor::from_f32([self.rows, self.width], values.to_vec())?);
-        let (input, output_gradient) = (upload(&self.input)?, upload(&self.output_gradient)?);
-        let gradient = GpuTensor::zeros(device, input.shape())?;
-        let of = |parameter: Option<&GpuTensor>| {
-            parameter.map(|parameter| GpuTensor::zeros(device, parameter.shape())).transpose()
-        };
-        let (weight, bias) = (of(layer.weight())?, of(layer.bias())?);
-        let mut bindings = Bindings::backward_of(&input, &output_gradient, &gradient);
-        if given {
-            let (_, statistics) = layer.forward_for_training(device, &input)?;
-            bindings = bindings.rstd(&statistics.rstd);
-            if let Some(mean) = &statistics.mean {
-                bindings = bindings.mean(mean);
-            }
-        }
-        if let Some(weight) = &weight {
-            bindings = bindings.weight_gradient(weight);
-        }
-        if let Some(bias) = &bias {
-            bindings = bindings.bias_gradient(bias);
-        }
-        let mut all = Vec::new();
-        for plan in pick(&layer.problem(device, &bindings)?) {
-            let what = plan.to_string();
-            submit(device, &layer.prepare_plan(device, plan, &bindings)?);
-            let values = |tensor: Option<&GpuTensor>| {
-                tensor.map_or(Ok(Vec::new()), |tensor| Ok::<_, gpu_layer_norm::Error>(tensor.download()?.into_values()))
-            };
-            all.push((what, [values(Some(&gradient))?, values(weight.as_ref())?, values(bias.as_ref())?]));
-        }
-        Ok(all)
-    }
-
-    fn bounds(&self) -> Bounds {
-        let weight = self.affine.has_weight().then_some(&self.weight[..]);
-        let how = (self.normalization, f64::from(self.eps), self.variance == Variance::Unbiased);
-        Bounds::new(how, self.width, &self.input, &self.output_gradient, weight)
-    }
-
-    /// Compares gradients with the bounds that the crate promises. With `of_largest` dx has to be within 2e-6 of the largest |dx| in
-    /// its row, which is less than that where g is all but a constant and a multiple of x̂.
-    fn compare(&self, bounds: &Bounds, [input, weight, bias]: &Gradients, of_largest: bool) -> Result<(), String> {
-        let width = self.width;
-        let mut allowed = bounds.input.clone();
-        if of_largest {
-            for (allowed, exact) in allowed.chunks_mut(width).zip(bounds.exact.input.chunks(width)) {
-                let largest = exact.iter().fold(0.0, |largest: f64, dx| largest.max(dx.abs()));
-                allowed.fill(2e-6 * largest * crate::error_bound(width) / 1e-6);
-            }
-        }
-        for (what, found, exact, allowed) in [
-            ("dx", input, &bounds.exact.input, &allowed),
-            ("dweight", weight, &bounds.exact.weight, &bounds.weight),
-            ("dbias", bias, &bounds.exact.bias, &bounds.bias),
-        ] {
-            for (i, (&found, (&exact, &allowed))) in found.iter().zip(exact.iter().zip(allowed)).enumerate() {
-                let error = (f64::from(found) - exact).abs() - f64::from(f32::EPSILON) / 2.0 * exact.abs();
-                if error.is_nan() || error > allowed {
-                    return Err(format!(
-                        "{what} at row {} element {}: {found:e} in place of {exact:e}, {error:e} off where {allowed:e} is allowed",
-                        i / width,
-                        i % width
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Every strategy that can run it, with given statistics and with measured ones.
-    fn check(&self, device: &GpuDevice, of_largest: bool) -> Result<(), String> {
-        let bounds = self.bounds();
-        for given in [true, false] {
-            let runs =
-                self.run(device, given, |problem| strategies(problem, device)).map_err(|error| error.to_string())?;
-            for (what, gradients) in runs {
-                self.compare(&bounds, &gradients, of_largest).map_err(|error| format!("{what}: {error}"))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The planner's pick and one plan of each strategy that can run.
-fn strategies(problem: &Problem, device: &GpuDevice) -> Vec<Plan> {
-    let mut plans = vec![Plan::new(problem, device.capabilities()).expect("a plan")];
-    for strategy in STRATEGIES {
-        plans.extend(
-            Plan::with_strategy(problem, device.capabilities(), strategy).ok().filter(|plan| *plan != plans[0]),
-        );
-    }
-    plans
-}
 
 /// With given and with measured statistics, each tensor of every type, and another type for the gradients of the parameters.
 pub fn every_strategy(name: &str, device: &GpuDevice) -> Outcome {
@@ -205,8 +56,8 @@ pub fn every_geometry(_: &str, device: &GpuDevice) -> Outcome {
         (129, Affine::Weight, Variance::Unbiased),
         (1000, Affine::WeightAndBias, Variance::Biased),
     ] {
-        let case = Case::new(13, width, Data::Normal { mean: -7.0, std: 0.5 }, 3);
-        let case = Case { affine, variance, ..case };
+        let case = GradientCase::new(13, width, Data::Normal { mean: -7.0, std: 0.5 }, 3);
+        let case = GradientCase { affine, variance, ..case };
         let bounds = case.bounds();
         for (what, gradients) in case.run(device, true, |problem| geometries(problem, device.capabilities()))? {
             case.compare(&bounds, &gradients, false).map_err(|error| format!("{what}: {error}"))?;
@@ -225,13 +76,13 @@ pub fn accuracy(name: &str, device: &GpuDevice) -> Outcome {
     let widest = if name == "swiftshader" { 65_536 } else { 1_000_003 };
     for width in [64, 768, 4096, 65_536, widest] {
         for (i, data) in crate::common::ACCURACY_DATA.into_iter().enumerate() {
-            let case = Case::new((65_536 / width).clamp(1, 16), width, data, 11);
-            let case = Case { affine: AFFINES[i % 3], ..case };
+            let case = GradientCase::new((65_536 / width).clamp(1, 16), width, data, 11);
+            let case = GradientCase { affine: AFFINES[i % 3], ..case };
             // With one outlier x̂ is all but 0 elsewhere, and g there decides.
             case.check(device, true).map_err(|error| format!("{data}: {error}"))?;
         }
-        let rms = Case::new((65_536 / width).clamp(1, 16), width, Data::Normal { mean: 3.0, std: 2.0 }, 12);
-        Case { normalization: Normalization::RmsNorm, affine: Affine::Weight, ..rms }.check(device, true)?;
+        let rms = GradientCase::new((65_536 / width).clamp(1, 16), width, Data::Normal { mean: 3.0, std: 2.0 }, 12);
+        GradientCase { normalization: Normalization::RmsNorm, affine: Affine::Weight, ..rms }.check(device, true)?;
     }
     Ok(())
 }
@@ -253,8 +104,8 @@ pub fn rows_of_every_kind(_: &str, device: &GpuDevice) -> Outcome {
             rows.extend([0.0, 1.0, -0.1, 1e6, 1e-30, 1e37].map(|constant| vec![constant; width]));
             rows.push(Data::Normal { mean: 1e6, std: 1.0 }.values(1, width, 6));
             rows.push(times(2.0));
-            let case = Case::with_input(rows.len(), width, rows.concat(), 7);
-            let mut case = Case { normalization, eps, ..case };
+            let case = GradientCase::with_input(rows.len(), width, rows.concat(), 7);
+            let mut case = GradientCase { normalization, eps, ..case };
             // The gradient of a sum, and none.
             case.output_gradient[..width].fill(0.1);
             let last = (rows.len() - 1) * width;
@@ -262,8 +113,8 @@ pub fn rows_of_every_kind(_: &str, device: &GpuDevice) -> Outcome {
             case.check(device, false).map_err(|error| format!("{normalization:?}, eps {eps:e}: {error}"))?;
 
             // A constant row has no gradient where eps is 0, and adds nothing to dweight.
-            let constant = Case::with_input(1, width, vec![1.000_476_6; width], 8);
-            let constant = Case { eps, ..constant };
+            let constant = GradientCase::with_input(1, width, vec![1.000_476_6; width], 8);
+            let constant = GradientCase { eps, ..constant };
             if normalization == Normalization::LayerNorm {
                 for (what, [input, weight, _]) in constant.run(device, true, |problem| strategies(problem, device))? {
                     let wrong = eps == 0.0 && input.iter().any(|dx| *dx != 0.0);
@@ -275,11 +126,22 @@ pub fn rows_of_every_kind(_: &str, device: &GpuDevice) -> Outcome {
 
             // What is no number, between rows that are not harmed.
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                let mut harmed = Case::new(5, width, Data::STANDARD, 9);
+                let mut harmed = GradientCase::new(5, width, Data::STANDARD, 9);
                 harmed.input[2 * width + width / 2] = bad;
-                let harmed = Case { normalization, eps, ..harmed };
+                let harmed = GradientCase { normalization, eps, ..harmed };
                 let bounds = harmed.bounds();
-                for (what, [input, ..]) in harmed.run(device, true, |problem| strategies(problem, device))? {
+                for (what, [input, weight, bias]) in harmed.run(device, true, |problem| strategies(problem, device))? {
+                    // It is a part of dweight, and none of dbias.
+                    let spoilt = weight.iter().filter(|dweight| dweight.is_nan()).count();
+                    if spoilt == 0 {
+                        return Err(format!("{what}: a {bad} does not show in dweight").into());
+                    }
+                    let near = |(dbias, (exact, allowed)): (&f32, (&f64, &f64))| {
+                        (f64::from(*dbias) - exact).abs() <= allowed + exact.abs() * 1e-7
+                    };
+                    if !bias.iter().zip(bounds.exact.bias.iter().zip(&bounds.bias)).all(near) {
+                        return Err(format!("{what}: a {bad} in x spoils dbias").into());
+                    }
                     for (i, (&dx, &exact)) in input.iter().zip(&bounds.exact.input).enumerate() {
                         let error = (f64::from(dx) - exact).abs();
                         let right =
@@ -304,7 +166,7 @@ pub fn row_counts(name: &str, device: &GpuDevice) -> Outcome {
     let budget = 16 * element_budget(name);
     let many = if name == "lavapipe" { 10_000_000 } else { budget / 3 };
     for (rows, width) in [(1, 1), (1, 7), (1, 768), (1, budget), (196_608, 1), (196_609, 4), (many, 3)] {
-        let case = Case::new(rows, width, Data::Normal { mean: 3.0, std: 2.0 }, 21);
+        let case = GradientCase::new(rows, width, Data::Normal { mean: 3.0, std: 2.0 }, 21);
         let bounds = case.bounds();
         for (what, gradients) in
             case.run(device, true, |problem| vec![Plan::new(problem, device.capabilities()).expect("a plan")])?
@@ -314,7 +176,7 @@ pub fn row_counts(name: &str, device: &GpuDevice) -> Outcome {
     }
     // Equal terms are rounded alike: the worst that there is for a sum of many.
     let (rows, width) = (budget / 8, 2);
-    let mut case = Case::new(rows, width, Data::STANDARD, 22);
+    let mut case = GradientCase::new(rows, width, Data::STANDARD, 22);
     case.output_gradient.fill(0.1);
     case.check(device, false)?;
     Ok(())
@@ -323,7 +185,7 @@ pub fn row_counts(name: &str, device: &GpuDevice) -> Outcome {
 /// The gradients of the parameters are those of the rows that are worked on, also where these are none.
 pub fn rows_set(_: &str, device: &GpuDevice) -> Outcome {
     let (rows, width) = (100, 36);
-    let case = Case::new(rows, width, Data::STANDARD, 5);
+    let case = GradientCase::new(rows, width, Data::STANDARD, 5);
     let layer = case.layer(device)?;
     let upload = |values: &[f32]| GpuTensor::upload(device, &Tensor::from_f32([rows, width], values.to_vec())?);
     let (input, output_gradient) = (upload(&case.input)?, upload(&case.output_gradient)?);
@@ -344,7 +206,7 @@ pub fn rows_set(_: &str, device: &GpuDevice) -> Outcome {
                 return Err(format!("{what}: a row past {count} was touched").into());
             }
             let part = |values: &[f32]| values[..count * width].to_vec();
-            let fewer = Case {
+            let fewer = GradientCase {
                 rows: count,
                 input: part(&case.input),
                 output_gradient: part(&case.output_gradient),
@@ -427,11 +289,46 @@ pub fn shared_words(_: &str, device: &GpuDevice) -> Outcome {
     Ok(())
 }
 
+/// Walks of many rows, in place of each tensor that dx may be in place of: what is read for a round may not have been overwritten in
+/// another.
+pub fn walks_in_place(name: &str, device: &GpuDevice) -> Outcome {
+    let budget = element_budget(name) / 4;
+    for (width, storage) in [(8, StorageType::F32), (7, StorageType::F16), (40, StorageType::Bf16)] {
+        for strategy in STRATEGIES {
+            for place in [Role::Input, Role::Residual, Role::OutputGradient, Role::SumGradient] {
+                let spot = Spot { storage, ..Spot::default() };
+                let backward = Backward {
+                    output_gradient: spot,
+                    sum_gradient: (place == Role::SumGradient).then_some(spot),
+                    weight_gradient: Some(Spot::default()),
+                    bias_gradient: Some(Spot::default()),
+                    ..Backward::default()
+                };
+                let sample = Sample {
+                    backward: Some(backward),
+                    rows: budget / width,
+                    width,
+                    strategy: Some(strategy),
+                    input: spot,
+                    residual: (place == Role::Residual).then_some(spot),
+                    parameters: spot,
+                    output: Target::InPlaceOf(place),
+                    mean: Some(Spot::default()),
+                    rstd: Some(Spot::default()),
+                    ..Sample::default()
+                };
+                sample.check(device)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 pub fn same_bits(_: &str, device: &GpuDevice) -> Outcome {
     for (rows, width) in [(3000, 64), (40, 1000), (2, 20_000)] {
-        let case = Case::new(rows, width, Data::STANDARD, 31);
+        let case = GradientCase::new(rows, width, Data::STANDARD, 31);
         let run = || case.run(device, true, |problem| strategies(problem, device));
-        let bits = |runs: Vec<(String, Gradients)>| -> Vec<u32> {
+        let bits = |runs: Vec<(String, Found)>| -> Vec<u32> {
             runs.iter().flat_map(|(_, gradients)| gradients.concat()).map(f32::to_bits).collect()
         };
         if bits(run()?) != bits(run()?) {
@@ -443,10 +340,10 @@ pub fn same_bits(_: &str, device: &GpuDevice) -> Outcome {
 
 /// The comparison that all of these tests rest on must be able to fail.
 pub fn wrong_kernels(_: &str, device: &GpuDevice) -> Outcome {
-    let case = Case::new(41, 772, Data::Normal { mean: 1e6, std: 1.0 }, 8);
-    let unbiased = Case { variance: Variance::Unbiased, ..Case::new(40, 5, Data::STANDARD, 8) };
+    let case = GradientCase::new(41, 772, Data::Normal { mean: 1e6, std: 1.0 }, 8);
+    let unbiased = GradientCase { variance: Variance::Unbiased, ..GradientCase::new(40, 5, Data::STANDARD, 8) };
     let run =
-        |case: &Case, plan: &Plan, wgsl: &dyn Fn(&Kernel) -> String| -> Result<Gradients, gpu_layer_norm::Error> {
+        |case: &GradientCase, plan: &Plan, wgsl: &dyn Fn(&Kernel) -> String| -> Result<Found, gpu_layer_norm::Error> {
             let layer = case.layer(device)?;
             let input = GpuTensor::upload(device, &Tensor::from_f32([case.rows, case.width], case.input.clone())?)?;
             let (_, statistics) = layer.forward_for_training(device, &input)?;
@@ -466,7 +363,7 @@ pub fn wrong_kernels(_: &str, device: &GpuDevice) -> Outcome {
             Ok([0, 1, 2].map(|i| bytemuck::pod_collect_to_vec(&tensors[i].1)))
         };
     for strategy in STRATEGIES {
-        let plan_of = |case: &Case| {
+        let plan_of = |case: &GradientCase| {
             let problem =
                 Problem::new(case.rows as u64, case.width as u64)?.affine(case.affine).variance(case.variance)?;
             let roles = [Role::Mean, Role::Rstd, Role::WeightGradient, Role::BiasGradient];

@@ -53,7 +53,7 @@ pub(super) fn on_gpu(problem: &Problem, capabilities: &Capabilities) -> Vec<Geom
     let split = lanes.map(|lanes| {
         let wanted = (2 * traits.fill).div_ceil(rows.max(1)).clamp(2, 4096) as u32;
         Geometry {
-            segment_width: Some(segments(problem, width.div_ceil(wanted).max(4096), lanes)),
+            segment_width: Some(segments(problem, width.div_ceil(wanted).max(4096).min(width.div_ceil(2)), lanes)),
             ..whole(Access::Reread, lanes, traits.workgroup)
         }
     });
@@ -77,27 +77,23 @@ pub(super) fn on_cpu(problem: &Problem, capabilities: &Capabilities) -> Vec<Geom
     let group = |lanes: u32| if lanes == 1 { GROUP.min(max_invocations(capabilities)) } else { lanes };
     let whole = |access, lanes: u32| geometry(capabilities, access, lanes, group(lanes));
 
-    let own_row = [Some(1), subgroup, Some(64)];
-    let shared_row = [subgroup, Some(1), Some(64)];
     let many = rows >= 2 * cores * 4 * u64::from(GROUP);
-    let lanes = if width <= OWN_ROW && many { own_row } else { shared_row }.into_iter().flatten();
-    let streaming = lanes.clone().map(|lanes| whole(Access::Reread, lanes));
-    let split = lanes.map(|lanes| {
-        let wanted = (32 * cores).div_ceil(rows.max(1)).clamp(2, 4096) as u32;
-        Geometry {
-            segment_width: Some(segments(problem, width.div_ceil(wanted), lanes)),
-            ..whole(Access::Reread, lanes)
-        }
-    });
-    let resident =
-        [Some(1), subgroup, Some(64), Some(256)].into_iter().flatten().map(|lanes| whole(Access::Held, lanes));
+    let lanes = if width <= OWN_ROW && many { [Some(1), subgroup] } else { [subgroup, Some(1)] }.into_iter().flatten();
+    let streaming: Vec<_> = lanes.clone().map(|lanes| whole(Access::Reread, lanes)).collect();
+    let split: Vec<_> = lanes
+        .map(|lanes| {
+            let wanted = (32 * cores).div_ceil(rows.max(1)).clamp(2, 4096) as u32;
+            let segment_width = Some(segments(problem, width.div_ceil(wanted), lanes));
+            Geometry { segment_width, ..whole(Access::Reread, lanes) }
+        })
+        .collect();
+    let resident = [Some(1), subgroup].into_iter().flatten().map(|lanes| whole(Access::Held, lanes)).collect();
+    // What has barriers stands last, for who asks for that strategy.
+    let barriers = [64, 256].map(|lanes| whole(Access::Held, lanes)).to_vec();
     // Too few rows to keep every core busy with whole ones.
     let few = rows < 2 * cores * u64::from(if subgroup.is_some() { 1 } else { GROUP });
-    if few && width > OWN_ROW {
-        split.chain(streaming).chain(resident).collect()
-    } else {
-        streaming.chain(split).chain(resident).collect()
-    }
+    let (first, second) = if few && width > OWN_ROW { (split, streaming) } else { (streaming, split) };
+    [first, second, resident, barriers].concat()
 }
 
 fn geometry(capabilities: &Capabilities, access: Access, lanes: u32, workgroup: u32) -> Geometry {

@@ -7,7 +7,8 @@ mod gpu;
 use super::geometry::SEGMENT_STEP;
 use super::{AdapterClass, Capabilities, Geometry, Operation, Problem, Reduction, SubgroupSizes};
 
-/// Workgroups of so many invocations that fill a device, for kernels whose number of them does not follow from that of the rows.
+/// How many workgroups of so many invocations fill a device, for kernels whose number of workgroups does not follow from that of the
+/// rows.
 pub(super) fn fill(capabilities: &Capabilities, workgroup: u32) -> u64 {
     let traits = match capabilities.class {
         AdapterClass::Cpu => return u64::from(8 * capabilities.cores.clamp(1, 1 << 10)),
