@@ -31,12 +31,11 @@ fn row_coefficients(span: Span, statistics: Statistics, row_bits: u32) -> Coeffi
 }
 
 fn kernel(place: Place) {
-    for (var round = 0u; round < walk_rounds(); round++) {
+    for (var round = 0u; round < walk_rounds(place); round++) {
         // After what the round before has written.
         meet();
         let span = walk_at(place, round);
         let statistics = Statistics(mean_get(span.row), rstd_get(span.row));
-        // A row that is not this walk's may be overwritten by now.
         let row_bits = row_mask(statistics) & owned_mask(span);
         let row = row_coefficients(span, statistics, row_bits);
         for (var turn = 0u; turn < TURNS; turn += WRITE_STEP) {

@@ -19,13 +19,13 @@ fn output_gradient_at(span: Span, turn: u32) -> Unit {
 
 fn kernel(place: Place) {
     hold_weight(walk_at(place, 0u));
-    for (var round = 0u; round < walk_rounds(); round++) {
+    let rounds = walk_rounds(place);
+    for (var round = 0u; round < rounds; round++) {
         let span = walk_at(place, round);
         let first = coefficients[2u * span.row];
         let second = coefficients[2u * span.row + 1u];
         let row = Coefficients(first.x, first.y, first.z, first.w, second.x);
-        // A row that is not this walk's may be overwritten by now.
-        let row_bits = row_mask(Statistics(row.mean, row.rstd)) & owned_mask(span);
+        let row_bits = row_mask(Statistics(row.mean, row.rstd));
         for (var turn = 0u; turn < TURNS; turn += WRITE_STEP) {
             write_turn(span, turn, row, row_bits);
         }

@@ -5,7 +5,7 @@ const WRITE_STEP: u32 = 2u;
 
 fn gradient_at(span: Span, turn: u32, row: Coefficients, mask: u32) -> Unit {
     let normalized = normalized_unit(source_at(span, turn), row.mean, row.rstd, row.offset, mask);
-    let output_gradient = unit_kept(output_gradient_at(span, turn), owned_mask(span));
+    let output_gradient = owned(span, output_gradient_at(span, turn));
     add_to_parameters(turn, output_gradient, normalized);
     let gradient = input_gradient_of(gradient_of(span, turn, output_gradient), normalized, row);
     return with_sum_gradient(span.row, position_at(span, turn, EVEN), gradient);

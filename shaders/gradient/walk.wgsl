@@ -6,11 +6,6 @@
 
 const EVEN: bool = WHOLE_TURNS && WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % LANES == 0u;
 
-// Rounds of a walk: the same for all of the dispatch, so that nobody waits alone.
-fn walk_rounds() -> u32 {
-    return (bound_params.rows + bound_params.groups - 1u) / bound_params.groups;
-}
-
 fn walk_group(place: Place) -> u32 {
     if SEGMENTS == 1u {
         return place.first_span;
@@ -18,7 +13,7 @@ fn walk_group(place: Place) -> u32 {
     return place.first_span / SEGMENTS;
 }
 
-// The span of one round; past the last row that row, which is then not owned.
+// The span of one round. Past the last row, where those that walk together may come, it is that row, which is then not owned.
 fn walk_at(place: Place, round: u32) -> Span {
     let group = walk_group(place);
     let index = group + round * params.groups;
@@ -26,9 +21,4 @@ fn walk_at(place: Place, round: u32) -> Span {
     let begin = (place.first_span - group * SEGMENTS) * SEGMENT_UNITS;
     let units = min(SEGMENT_UNITS, ROW_UNITS - begin);
     return Span(row, begin, units, place.lane, first_unit(row, place.lane), index < params.rows);
-}
-
-// All bits where this round has a row.
-fn owned_mask(span: Span) -> u32 {
-    return select(0u, params.all_bits, span.owned);
 }

@@ -117,7 +117,7 @@ fn columns(capabilities: &Capabilities, kernel: Kernel) -> Kernel {
     // Elements of an invocation, and invocations of a workgroup. On a processor each access costs alike, so that those of a row's
     // coefficients had better be shared by many elements; on a GPU registers for three numbers a column are what counts.
     let (elements, workgroup) = match capabilities.class {
-        AdapterClass::Cpu => (16, 16),
+        AdapterClass::Cpu => (32, 8),
         _ => (8, 256),
     };
     let workgroup = 1_u32 << workgroup.min(max).max(1).ilog2();

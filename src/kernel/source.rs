@@ -814,6 +814,10 @@ impl Kernel {
             return fragments;
         }
         fragments.push(include_str!("../../shaders/gradient/arithmetic.wgsl"));
+        fragments.push(match self.normalization {
+            Normalization::LayerNorm => include_str!("../../shaders/gradient/mean.wgsl"),
+            Normalization::RmsNorm => include_str!("../../shaders/gradient/no_mean.wgsl"),
+        });
         fragments.push(match (self.slot(Role::Weight), self.entry) {
             (None, _) => include_str!("../../shaders/gradient/weight_none.wgsl"),
             // So few turns are in its walk that it has registers for it.
@@ -832,6 +836,10 @@ impl Kernel {
             return fragments;
         }
         fragments.push(include_str!("../../shaders/gradient/walk.wgsl"));
+        fragments.push(match self.entry {
+            Entry::Gradient => include_str!("../../shaders/gradient/walk_together.wgsl"),
+            _ => include_str!("../../shaders/gradient/walk_alone.wgsl"),
+        });
         fragments.push(match self.slot(Role::SumGradient) {
             None => include_str!("../../shaders/gradient/sum_none.wgsl"),
             Some(_) => include_str!("../../shaders/gradient/sum_added.wgsl"),

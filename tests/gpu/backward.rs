@@ -386,7 +386,6 @@ pub fn wrong_kernels(_: &str, device: &GpuDevice) -> Outcome {
                 "products * params.variance_share",
                 "products * params.mean_share",
             ),
-            ("rows that are not there count", &case, "select(0u, params.all_bits, span.owned)", "params.all_bits"),
             (
                 "the weight left out",
                 &case,
