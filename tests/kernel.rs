@@ -119,8 +119,7 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
             assert!(bytes.end - bytes.start <= capabilities.max_binding_bytes);
             let has_it = |dispatch: &&Dispatch| plan.kernels()[dispatch.kernel].slot(role).is_some();
             for dispatch in chunk.dispatches.iter().filter(has_it) {
-                let one_by_one = role.is_statistic() || matches!(role, Role::WeightGradient | Role::BiasGradient);
-                let unit = if one_by_one { 1 } else { plan.kernels()[dispatch.kernel].unit.elements().into() };
+                let unit = if role.is_statistic() { 1 } else { plan.kernels()[dispatch.kernel].unit.elements().into() };
                 let (base, found) = base_and_stride(&dispatch.params, role);
                 assert_eq!(
                     bytes.start + u64::from(base) * unit * layout.storage.bytes(),
@@ -159,7 +158,8 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
                     );
                 }
                 Entry::GradientParameters => {
-                    assert_eq!(params.workgroups, kernel.width.div_ceil(kernel.spans_per_workgroup));
+                    let units = kernel.width / kernel.unit.elements();
+                    assert_eq!(params.workgroups, units.div_ceil(kernel.spans_per_workgroup));
                     assert_eq!(chunk.rows.end, problem.rows(), "after all rows");
                 }
                 entry => {

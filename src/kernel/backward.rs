@@ -91,7 +91,7 @@ pub(super) fn gradient_kernels(
         all.push(columns(capabilities, Kernel { entry: Entry::GradientColumns, slots, ..kernel }));
     }
     if kernel.parameter_sums != Affine::None {
-        all.push(parameters(capabilities, &kernel));
+        all.push(parameters(problem, capabilities, &kernel));
     }
     Ok(all)
 }
@@ -141,22 +141,27 @@ fn columns(capabilities: &Capabilities, kernel: Kernel) -> Kernel {
 }
 
 /// The kernel that adds up what the walks have left.
-fn parameters(capabilities: &Capabilities, kernel: &Kernel) -> Kernel {
+fn parameters(problem: &Problem, capabilities: &Capabilities, kernel: &Kernel) -> Kernel {
+    let gradients = [Role::WeightGradient, Role::BiasGradient];
+    let divides = |count: u64| count.is_multiple_of(Unit::Vector.elements().into());
+    let fits = |role| problem.layout(role).is_none_or(|layout| divides(layout.offset));
+    let is_vector = divides(kernel.width.into()) && gradients.into_iter().all(fits);
+    let unit = if is_vector { Unit::Vector } else { Unit::Scalar };
     let max = max_invocations(capabilities);
     // On a GPU, lanes enough to fill it where columns are few.
     let (lanes, workgroup) = match capabilities.class {
         AdapterClass::Cpu => (1, 64),
-        _ => ((65_536 / kernel.width).clamp(1, 64), 256),
+        _ => ((65_536 / (kernel.width / unit.elements())).clamp(1, 64), 256),
     };
     let workgroup = 1_u32 << workgroup.min(max).max(1).ilog2();
     let lanes = (1_u32 << lanes.ilog2()).min(workgroup);
     let mut slots = [None; Role::ALL.len()];
-    for role in [Role::WeightGradient, Role::BiasGradient] {
+    for role in gradients {
         slots[role as usize] = kernel.slot(role);
     }
     Kernel {
         entry: Entry::GradientParameters,
-        unit: Unit::Scalar,
+        unit,
         access: Access::Reread,
         reduction: if lanes == 1 { Reduction::Lane } else { Reduction::Workgroup },
         normalization: Normalization::default(),

@@ -384,7 +384,7 @@ pub(super) fn unit_of(problem: &Problem) -> Unit {
         let whole = |count: u64| count.is_multiple_of(unit.elements().into());
         let fits = |(role, layout): (Role, &Layout)| {
             let strides_matter = !role.is_parameter() && problem.rows() > 1;
-            // Statistics, and the gradients of parameters, are got at one by one.
+            // Statistics are got at one by one, and the gradients of parameters by a kernel of their own.
             role.is_statistic()
                 || role.parameter().is_some()
                 || whole(layout.offset) && layout.row_stride.is_none_or(|stride| !strides_matter || whole(stride))

@@ -1,8 +1,7 @@
 /// The uniform block of one dispatch: binding 0 of every kernel, 176 bytes. Its twin is `shaders/params.wgsl`.
 ///
 /// A base is where the first row begins in the bound part of a tensor, a stride leads from one row to the next; both count
-/// units of access, those of mean, rstd and the gradients of weight and bias elements. Tensors that the problem does not have leave
-/// theirs 0.
+/// units of access, those of mean and rstd elements. Tensors that the problem does not have leave theirs 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Params {

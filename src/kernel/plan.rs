@@ -405,7 +405,7 @@ fn params(
     let variance_share = 1.0 / problem.variance_divisor();
     // Workgroups whose number does not depend on that of the rows.
     let fixed = match kernel.entry {
-        Entry::GradientParameters => Some(kernel.width.div_ceil(kernel.spans_per_workgroup)),
+        Entry::GradientParameters => Some(kernel.width.div_ceil(kernel.unit.elements() * kernel.spans_per_workgroup)),
         entry if entry.walks() => Some((walks * kernel.segments()).div_ceil(kernel.spans_per_workgroup)),
         _ => None,
     };
@@ -437,8 +437,7 @@ fn params(
     .with_rows(count);
     for (role, bytes) in tensors.iter().filter(|(role, _)| kernel.slot(*role).is_some()) {
         let element = problem.layout(*role).copied().unwrap_or_default().storage.bytes();
-        let one_by_one = role.is_statistic() || role.parameter().is_some();
-        let unit = if one_by_one { element } else { element * u64::from(kernel.unit.elements()) };
+        let unit = if role.is_statistic() { element } else { element * u64::from(kernel.unit.elements()) };
         let base = ((first_row(problem, *role, rows).0 - bytes.start) / unit) as u32;
         // A chunk of one row has no use for the stride, however long it is.
         let stride = if count > 1 { (problem.row_stride_bytes(*role) / unit) as u32 } else { 0 };

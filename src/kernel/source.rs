@@ -478,9 +478,10 @@ impl Kernel {
                 self.write_setter(wgsl, role, slot)?;
             }
             if is_sum {
-                writeln!(wgsl, "\nfn {role}_add(column: u32, value: f32) {{")?;
-                writeln!(wgsl, "    let old = {role}_unit({role}_load(0u, column));")?;
-                writeln!(wgsl, "    {role}_set(0u, column, value + select(0.0, old, params.accumulate != 0u));\n}}")?;
+                writeln!(wgsl, "\nfn {role}_add(position: u32, value: Unit) {{\n    var sum = value;")?;
+                writeln!(wgsl, "    if params.accumulate != 0u {{")?;
+                writeln!(wgsl, "        sum = unit_add(sum, {role}_unit({role}_load(0u, position)));\n    }}")?;
+                writeln!(wgsl, "    {role}_set(0u, position, sum);\n}}")?;
             }
         }
         if self.unit == Unit::Pair {
@@ -499,7 +500,7 @@ impl Kernel {
             match role {
                 Role::Sum => writeln!(wgsl, "\nfn sum_set(row: u32, position: u32, value: Unit) {{}}")?,
                 Role::Mean | Role::Rstd => writeln!(wgsl, "\nfn {role}_set(row: u32, value: f32) {{}}")?,
-                _ => writeln!(wgsl, "\nfn {role}_add(column: u32, value: f32) {{}}")?,
+                _ => writeln!(wgsl, "\nfn {role}_add(position: u32, value: Unit) {{}}")?,
             }
         }
         let measured = matches!(self.entry, Entry::Gradient | Entry::GradientSums | Entry::GradientMerge);
