@@ -151,7 +151,7 @@ fn parameters(problem: &Problem, capabilities: &Capabilities, kernel: &Kernel) -
     // On a GPU, lanes enough to fill it where columns are few.
     let (lanes, workgroup) = match capabilities.class {
         AdapterClass::Cpu => (1, 64),
-        _ => ((65_536 / (kernel.width / unit.elements())).clamp(1, 64), 256),
+        _ => ((65_536 / (kernel.width / unit.elements())).clamp(1, 256), 256),
     };
     let workgroup = 1_u32 << workgroup.min(max).max(1).ilog2();
     let lanes = (1_u32 << lanes.ilog2()).min(workgroup);

@@ -190,9 +190,9 @@ impl GpuLayerNorm {
     /// (n − 1 in the last sum for the unbiased variance; no Σg for RMS normalization).
     ///
     /// **Accuracy**, besides the rounding of the results themselves, for rows of up to 65,536 elements; for longer ones twice that. dx
-    /// is within 2e-6 of rstd · max|g|, at any mean; that is about the largest |dx| of the row, unless g is all but a constant and a
-    /// multiple of x̂, which cancel out. An element of dweight is within c · Σ|dy| · max(1, |x̂| / 4), and one of dbias within
-    /// c · Σ|dy|, where c = 1e-6 + 3e-8 · min(rows, 512) and the sums are over the rows. That is: x̂ is off by what the forward pass
+    /// is within 2e-6 of the largest |dx| in its row, at any mean; or of rstd · max|g| where that is more, as it is where g is all but
+    /// a constant and a multiple of x̂, which cancel out. An element of dweight is within c · Σ|dy| · max(1, |x̂| / 4), and one of
+    /// dbias within c · Σ|dy|, where c = 1e-6 + 3e-8 · min(rows, 512) and the sums are over the rows. That is: x̂ is off by what the forward pass
     /// allows; up to 512 terms (and one for each chunk of rows) are added one after another, each time with half a unit in the last
     /// place of a sum that is at most Σ|dy · x̂|, 2^-25 of it on average; and what the sums of these lose is kept. Terms that differ
     /// are rounded to either side, so the errors that are found are some 1e-7 · Σ|dy|.

@@ -51,14 +51,15 @@ impl Bounds {
         let wide = error_bound(width) / 1e-6;
         let chain = chain_bound(width, rows);
         let mut bounds = Self { exact, input: Vec::new(), weight: vec![0.0; width], bias: vec![0.0; width] };
-        for (x, dy) in input.chunks(width).zip(output_gradient.chunks(width)) {
+        for (i, (x, dy)) in input.chunks(width).zip(output_gradient.chunks(width)).enumerate() {
             let rstd = match normalization {
                 Normalization::LayerNorm => reference::row_statistics(x, eps, unbiased).rstd,
                 Normalization::RmsNorm => reference::root_mean_square_rstd(x, eps),
             };
             let g = |(i, dy): (usize, &f32)| f64::from(*dy * weight.map_or(1.0, |weight| weight[i])).abs();
             let largest = dy.iter().enumerate().map(g).fold(0.0, f64::max);
-            bounds.input.extend(std::iter::repeat_n(2e-6 * wide * rstd * largest, width));
+            let largest_dx = largest_of(&bounds.exact.input[i * width..(i + 1) * width]);
+            bounds.input.extend(std::iter::repeat_n(2e-6 * wide * largest_dx.max(rstd * largest), width));
         }
         for (i, (&dy, &normalized)) in output_gradient.iter().zip(&normalized).enumerate() {
             // What is subnormal on the way may be 0, and slope · rstd, which x̂ is multiplied by, is on the way.
@@ -68,6 +69,11 @@ impl Bounds {
         }
         bounds
     }
+}
+
+/// The largest magnitude.
+fn largest_of(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |largest, value| largest.max(value.abs()))
 }
 
 /// A layer with what goes into its backward pass, all f32.
@@ -168,8 +174,7 @@ impl GradientCase {
         let mut allowed = bounds.input.clone();
         if of_largest {
             for (allowed, exact) in allowed.chunks_mut(width).zip(bounds.exact.input.chunks(width)) {
-                let largest = exact.iter().fold(0.0, |largest: f64, dx| largest.max(dx.abs()));
-                allowed.fill(2e-6 * largest * error_bound(width) / 1e-6);
+                allowed.fill(2e-6 * largest_of(exact) * error_bound(width) / 1e-6);
             }
         }
         for (what, found, exact, allowed) in [
@@ -195,8 +200,7 @@ impl GradientCase {
     /// rows, and of dbias, relative to Σ|dy|. Infinite where one is NaN.
     pub fn largest_errors(&self, bounds: &Bounds, [input, weight, bias]: &Found) -> [f64; 3] {
         let chain = chain_bound(self.width, self.rows);
-        let largest = |row: &[f64]| row.iter().fold(0.0, |largest: f64, dx| largest.max(dx.abs()));
-        let rows = bounds.exact.input.chunks(self.width).flat_map(|row| vec![largest(row); self.width]);
+        let rows = bounds.exact.input.chunks(self.width).flat_map(|row| vec![largest_of(row); self.width]);
         let scaled = |bounds: &[f64]| bounds.iter().map(|bound| bound / chain).collect::<Vec<_>>();
         let worst = |found: &[f32], exact: &[f64], scales: Vec<f64>| {
             let error = |(found, (exact, scale)): (&f32, (&f64, f64))| (f64::from(*found) - exact).abs() / scale;
