@@ -16,11 +16,6 @@ fn quad_sum(value: Quad) -> f32 {
     return value;
 }
 
-// Over all invocations that share a span, element by element.
-fn span_sum_quad(value: Quad) -> Quad {
-    return span_sum(value);
-}
-
 fn quad_max(value: QuadBits) -> u32 {
     return value;
 }

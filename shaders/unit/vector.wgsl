@@ -14,11 +14,6 @@ fn quad_sum(value: Quad) -> f32 {
     return (value.x + value.z) + (value.y + value.w);
 }
 
-// Over all invocations that share a span, element by element.
-fn span_sum_quad(value: Quad) -> Quad {
-    return span_sum_each(value);
-}
-
 fn quad_max(value: QuadBits) -> u32 {
     return max(max(value.x, value.z), max(value.y, value.w));
 }

@@ -801,7 +801,10 @@ impl Kernel {
 
     fn backward_fragments(&self) -> Vec<&'static str> {
         if self.entry == Entry::GradientParameters {
-            return Vec::new();
+            return vec![match self.unit.is_vector() {
+                true => include_str!("../../shaders/gradient/quad_vector.wgsl"),
+                false => include_str!("../../shaders/gradient/quad_scalar.wgsl"),
+            }];
         }
         let mut fragments = vec![
             include_str!("../../shaders/gradient/row.wgsl"),

@@ -1,8 +1,9 @@
 //! Gradients, against the f64 reference.
 
-use gpu_layer_norm::kernel::{Kernel, Plan, Problem, Role};
+use gpu_layer_norm::kernel::{AdapterClass, Capabilities, Kernel, Plan, Problem, Role};
 use gpu_layer_norm::{
-    Affine, Bindings, GpuDevice, GpuTensor, Normalization, Region, StorageType, Strategy, Tensor, Variance,
+    Affine, Bindings, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Normalization, Region, StorageType,
+    Strategy, Tensor, Variance,
 };
 
 use crate::Outcome;
@@ -320,6 +321,49 @@ pub fn walks_in_place(name: &str, device: &GpuDevice) -> Outcome {
                     ..Sample::default()
                 };
                 sample.check(device)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the planner picks for GPUs, and the other plans that it would have measured there: on any adapter they are right.
+pub fn plans_of_gpus(name: &str, device: &GpuDevice) -> Outcome {
+    let budget = element_budget(name) / 2;
+    for width in [64, 768, 1001, 4096, 20_000] {
+        for storage in StorageType::ALL {
+            let spot = Spot { storage, ..Spot::default() };
+            let backward = Backward {
+                output_gradient: spot,
+                weight_gradient: Some(Spot::default()),
+                bias_gradient: Some(Spot::default()),
+                ..Backward::default()
+            };
+            let sample = Sample {
+                backward: Some(backward),
+                rows: (budget / width).max(3),
+                width,
+                input: spot,
+                parameters: spot,
+                output: Target::Own(spot),
+                mean: Some(Spot::default()),
+                rstd: Some(Spot::default()),
+                ..Sample::default()
+            };
+            let layer = GpuLayerNorm::new(device, &LayerNormConfig::new(width).expect_nothing())?;
+            for i in 0.. {
+                let mut more = true;
+                let pick = |problem: &Problem| {
+                    let capabilities = device.capabilities_for(problem);
+                    let capabilities = Capabilities { class: AdapterClass::Discrete, ..capabilities };
+                    let mut all = Plan::candidates(problem, &capabilities)?;
+                    more = i + 1 < all.len();
+                    Ok(all.swap_remove(i))
+                };
+                sample.check_with(device, &layer, pick)?;
+                if !more {
+                    break;
+                }
             }
         }
     }

@@ -46,7 +46,11 @@ pub(super) fn on_gpu(problem: &Problem, capabilities: &Capabilities) -> Vec<Geom
     };
     // Before each row the invocations of a workgroup wait for one another, so it is no larger than a subgroup where it need not be.
     let workgroup = subgroups.map_or(traits.workgroup, |sizes| sizes.max);
-    let resident = [first, many, many * 2].into_iter().filter(fits).map(|lanes| whole(Access::Held, lanes, workgroup));
+    let resident: Vec<_> =
+        [first, many, many * 2].into_iter().filter(fits).map(|lanes| whole(Access::Held, lanes, workgroup)).collect();
+    // Twice as many elements to an invocation: where there are registers enough, better than reading a row twice.
+    let crowded = Some(lanes_of(2 * HELD)).filter(|&lanes| !few && lanes <= max.min(512));
+    let crowded = crowded.map(|lanes| whole(Access::Held, lanes, workgroup));
 
     let lanes = [256, 64, 512, 1].into_iter().filter(|&lanes| lanes <= max);
     let streaming = lanes.clone().map(|lanes| whole(Access::Reread, lanes, traits.workgroup));
@@ -58,9 +62,9 @@ pub(super) fn on_gpu(problem: &Problem, capabilities: &Capabilities) -> Vec<Geom
         }
     });
     if rows < traits.fill && width >= LONG {
-        split.chain(resident).chain(streaming).collect()
+        split.chain(resident).chain(streaming).chain(crowded).collect()
     } else {
-        resident.chain(streaming).chain(split).collect()
+        resident.into_iter().chain(streaming).chain(split).chain(crowded).collect()
     }
 }
 
