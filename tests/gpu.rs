@@ -1142,6 +1142,23 @@ fn default_limits(name: &str, _: &GpuDevice) -> Outcome {
         if refused.check(&own).is_ok() != (buffers >= 6) {
             return Err(format!("six storage buffers where {buffers} are allowed").into());
         }
+        // A backward pass has eight with everything that it may have.
+        let own_spot = Some(Spot::default());
+        let backward =
+            Backward { sum_gradient: spot, weight_gradient: own_spot, bias_gradient: own_spot, ..Backward::default() };
+        let everything = Sample {
+            backward: Some(backward),
+            rows: 40,
+            residual: spot,
+            mean: own_spot,
+            rstd: own_spot,
+            ..Sample::default()
+        };
+        match everything.check(&own) {
+            Ok(()) if buffers >= 8 => {}
+            Err(error) if buffers < 8 && error.contains(&format!("allows {buffers} storage buffers")) => {}
+            other => return Err(format!("eight storage buffers where {buffers} are allowed: {other:?}").into()),
+        }
     }
     Ok(())
 }

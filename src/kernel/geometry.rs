@@ -258,9 +258,11 @@ fn first_kernel(problem: &Problem, capabilities: &Capabilities, geometry: Geomet
                 "{spans_per_lane} spans a lane; where words of two elements are stored, 1 would do"
             ));
         }
-        if let Access::Partly { registers, shared } = access
-            && !(registers.is_multiple_of(2) && shared.is_multiple_of(2))
-        {
+        let is_even = match access {
+            Access::Partly { registers, shared } => registers.is_multiple_of(2) && shared.is_multiple_of(2),
+            Access::Held | Access::Reread => true,
+        };
+        if !is_even {
             return refuse(format!("{access}; where words of two elements are stored, even numbers would do"));
         }
     }
