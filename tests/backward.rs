@@ -11,7 +11,7 @@ use approx::assert_abs_diff_eq;
 use checkpoint::{load_parameters, save_parameters};
 use gpu_layer_norm::{
     Affine, Bindings, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Operation, Region, StorageType,
-    Tensor, reference, wgpu,
+    Strategy, Tensor, reference, wgpu,
 };
 
 fn device() -> GpuDevice {
@@ -67,6 +67,16 @@ fn the_gradients_of_a_layer_have_the_shapes_and_types_of_what_they_are_gradients
     let layer = GpuLayerNorm::new(&device, &LayerNormConfig::new(3).affine(Affine::None)).expect("a layer");
     let gradients = layer.backward(&device, &input, &output_gradient, None).expect("a backward pass");
     assert!(gradients.weight.is_none() && gradients.bias.is_none());
+
+    // A strategy that is forced on the layer holds for both passes, but for the one that the backward pass has not.
+    let [input, output_gradient] = [(); 2].map(|()| GpuTensor::zeros(&device, [2, 4096]).expect("a tensor"));
+    for strategy in [Strategy::Streaming, Strategy::Split, Strategy::PartlyResident] {
+        let config = LayerNormConfig::new(4096).strategy(strategy);
+        let layer = GpuLayerNorm::new(&device, &config).expect("a layer");
+        let prepared = layer.prepare(&device, &Bindings::backward_of(&input, &output_gradient, &output_gradient));
+        let found = prepared.expect("an operation").plan().strategy();
+        assert!(found == strategy || strategy == Strategy::PartlyResident, "{found} in place of {strategy}");
+    }
 }
 
 #[test]

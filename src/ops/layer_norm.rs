@@ -2,7 +2,8 @@ use super::Bindings;
 use crate::kernel::{Operation, Problem, Role, Strategy};
 use crate::{Error, GpuDevice, GpuTensor, LayerNormConfig, Normalization, Plan, PreparedPlan, StorageType, Tensor};
 
-/// The statistics of the rows that a forward pass has saved, f32, of the input's dimensions before the normalized shape.
+/// Mean and rstd of the rows, as a forward pass has saved them: f32, in the shape of the input's dimensions before the normalized
+/// shape.
 #[derive(Clone, Debug)]
 pub struct GpuStatistics {
     /// The mean of each row. `None` for RMS normalization.
@@ -21,7 +22,7 @@ impl GpuStatistics {
     }
 }
 
-/// The gradients of a loss by what a layer takes, each stored as that is.
+/// The gradients of a loss by what a layer takes, each of the storage type of what it is the gradient of.
 #[derive(Clone, Debug)]
 pub struct LayerNormGradients {
     /// By the input, of its shape.
@@ -146,10 +147,7 @@ impl GpuLayerNorm {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn forward(&self, device: &GpuDevice, input: &GpuTensor) -> Result<GpuTensor, Error> {
-        // Before anything is allocated.
-        self.config.rows(input.shape())?;
-        let storage = self.config.output_storage_type(input.storage());
-        let output = GpuTensor::zeros_as(device, input.shape(), storage)?;
+        let output = self.output_for(device, input)?;
         self.execute(device, &Bindings::of(input, &output))?;
         Ok(output)
     }
@@ -163,23 +161,20 @@ impl GpuLayerNorm {
         device: &GpuDevice,
         input: &GpuTensor,
     ) -> Result<(GpuTensor, GpuStatistics), Error> {
-        // Before anything is allocated.
-        self.config.rows(input.shape())?;
+        let output = self.output_for(device, input)?;
         let leading = &input.shape()[..input.shape().len() - self.config.normalized_shape().len()];
         let has_mean = self.config.normalization_kind() == Normalization::LayerNorm;
         let statistics = GpuStatistics {
             mean: has_mean.then(|| GpuTensor::zeros(device, leading)).transpose()?,
             rstd: GpuTensor::zeros(device, leading)?,
         };
-        let storage = self.config.output_storage_type(input.storage());
-        let output = GpuTensor::zeros_as(device, input.shape(), storage)?;
         self.execute(device, &statistics.bound_to(Bindings::of(input, &output)))?;
         Ok((output, statistics))
     }
 
     /// From the gradient of a loss by the output to its gradients by input, weight and bias, into new tensors. `input` is that of the
     /// forward pass, `statistics` what [`forward_for_training`](Self::forward_for_training) saved of it; without them the rows are
-    /// measured again. The gradients are stored as what they are gradients of is. Submits, and reads nothing back.
+    /// measured again. Each gradient has the storage type of what it is the gradient of. Submits, and reads nothing back.
     ///
     /// For gradients that are added up over several passes, for a residual, or in buffers of your own, see [`Bindings::backward`].
     ///
@@ -191,8 +186,8 @@ impl GpuLayerNorm {
     ///
     /// **Accuracy**, besides the rounding of the results themselves, for rows of up to 65,536 elements; for longer ones twice that. dx
     /// is within 2e-6 of the largest |dx| in its row, at any mean; or of rstd · max|g| where that is more, as it is where g is all but
-    /// a constant and a multiple of x̂, which cancel out. An element of dweight is within c · Σ|dy| · max(1, |x̂| / 4), and one of
-    /// dbias within c · Σ|dy|, where c = 1e-6 + 3e-8 · min(rows, 512) and the sums are over the rows. That is: x̂ is off by what the forward pass
+    /// a constant and a multiple of x̂, which cancel out. With c = 1e-6 + 3e-8 · min(rows, 512) and sums over the rows, an element of
+    /// dweight is within c · Σ|dy| · max(1, |x̂| / 4), and one of dbias within c · Σ|dy|. That is: x̂ is off by what the forward pass
     /// allows; up to 512 terms (and one for each chunk of rows) are added one after another, each time with half a unit in the last
     /// place of a sum that is at most Σ|dy · x̂|, 2^-25 of it on average; and what the sums of these lose is kept. Terms that differ
     /// are rounded to either side, so the errors that are found are some 1e-7 · Σ|dy|.
@@ -203,7 +198,8 @@ impl GpuLayerNorm {
     /// The same input gives the same bits: nothing is added up in an order that changes from run to run.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`], [`Error::Shape`] unless the output gradient has the input's shape, and as [`run`](Self::run).
+    /// [`Error::ShapeMismatch`], [`Error::Shape`] unless the output gradient has the input's shape, [`Error::DeviceTooSmall`] on a device
+    /// that binds too few buffers (6 to 8 are needed, by what takes part), and as [`run`](Self::run).
     ///
     /// ```
     /// use gpu_layer_norm::{GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Tensor};
@@ -373,6 +369,13 @@ impl GpuLayerNorm {
         let problem = bindings.problem(&self.config)?;
         bindings.check(&problem, device)?;
         Ok((bindings, problem))
+    }
+
+    /// A tensor for the output of this input, if it is one for this layer.
+    fn output_for(&self, device: &GpuDevice, input: &GpuTensor) -> Result<GpuTensor, Error> {
+        // Before anything is allocated.
+        self.config.rows(input.shape())?;
+        GpuTensor::zeros_as(device, input.shape(), self.config.output_storage_type(input.storage()))
     }
 
     fn submit(&self, device: &GpuDevice, input: &Tensor) -> Result<GpuTensor, Error> {
