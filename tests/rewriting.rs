@@ -2,7 +2,7 @@
 //! rewrites nothing itself.
 //!
 //! A sample of the variants runs by default; `GPU_LAYER_NORM_REWRITINGS=all cargo test --release --test rewriting` runs all of
-//! them, with several seeds each.
+//! them, with several seeds each, and with a number in the place of `all` so many, forward and backward.
 
 mod common;
 #[path = "common/rewrite.rs"]
@@ -324,11 +324,13 @@ fn try_some(
         println!("no lavapipe, nothing is tried");
         return;
     };
-    let all_of_them = std::env::var("GPU_LAYER_NORM_REWRITINGS").is_ok_and(|value| value == "all");
+    let asked_for = std::env::var("GPU_LAYER_NORM_REWRITINGS").ok();
+    let all_of_them = asked_for.as_deref() == Some("all");
+    let number = asked_for.as_ref().and_then(|number| number.parse().ok());
     let mut rng = StdRng::seed_from_u64(SEED);
     let mut all = variants(device, operation);
     all.shuffle(&mut rng);
-    let limit = if all_of_them { Duration::MAX } else { Duration::from_secs(120) };
+    let limit = if asked_for.is_some() { Duration::MAX } else { Duration::from_secs(120) };
     let (start, mut failures, mut tried) = (Instant::now(), Vec::new(), 0);
     for (variant, plan) in &all {
         for _ in 0..if all_of_them { 3 } else { 1 } {
@@ -338,7 +340,7 @@ fn try_some(
                 failures.push(format!("{variant:?}, {}, seed {seed}: {error}", plan.geometry()));
             }
         }
-        if start.elapsed() > limit || !all_of_them && tried == count {
+        if start.elapsed() > limit || !all_of_them && tried == number.unwrap_or(count) {
             break;
         }
     }

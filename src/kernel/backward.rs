@@ -190,7 +190,12 @@ pub(super) fn walks(capabilities: &Capabilities, kernels: &[Kernel], rows: u64) 
     let walks = wanted.min(most_walks(capabilities, kernel));
     let bytes = walks * sum_bytes(kernel);
     if bytes > capabilities.max_binding_bytes {
-        return Err(Error::RowSize { bytes, max: capabilities.max_binding_bytes });
+        let (width, most) = (kernel.width, capabilities.max_binding_bytes);
+        return Err(Error::Geometry {
+            reason: format!(
+                "the sums of {walks} walks over rows of {width} take {bytes} bytes, the device binds {most}"
+            ),
+        });
     }
     Ok(walks as u32)
 }

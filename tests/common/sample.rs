@@ -236,7 +236,9 @@ impl Sample {
             let (placed, _) = self.place();
             let stride = placed.iter().map(|tensor| tensor.byte(1, 0) - tensor.byte(0, 0)).max().unwrap_or(0);
             let alignment = u64::from(capabilities.storage_offset_alignment.max(32));
-            capabilities.max_binding_bytes = (rows * stride) as u64 + alignment + 4;
+            // Those of two walks over the rows, with two sums each, are bound too.
+            let sums = if self.backward.is_some() { 16 * self.width } else { 0 };
+            capabilities.max_binding_bytes = (rows * stride).max(sums) as u64 + alignment + 4;
         }
         self.check_with(device, &layer, |problem| match self.strategy {
             None => Plan::new(problem, &capabilities),
