@@ -25,7 +25,7 @@ fn row_coefficients(span: Span, statistics: Statistics, row_bits: u32) -> Coeffi
     for (var turn = 0u; turn < TURNS; turn++) {
         let mask = unit_mask(span, turn, EVEN);
         let normalized = normalized_unit(held[turn], statistics.mean, statistics.rstd, 0.0, mask & row_bits);
-        sums = add_to_row(sums, unit_kept(gradient_of(span, turn, output_gradient_at(span, turn)), mask), normalized);
+        sums = add_to_row(sums, gradient_in_span(span, turn, output_gradient_at(span, turn)), normalized);
     }
     return coefficients_of(statistics, row_sums(parts_of(sums)));
 }

@@ -28,11 +28,7 @@ fn add_turn(sums: RowSums, span: Span, turn: u32, statistics: Statistics, row_bi
     let source = unit_load(span, turn, EVEN);
     let output_gradient = output_gradient_unit(output_gradient_load(span.row, position_at(span, turn, EVEN)));
     let normalized = normalized_unit(source, statistics.mean, statistics.rstd, 0.0, mask & row_bits);
-    let gradient = gradient_of(span, turn, output_gradient);
-    if EVEN {
-        return add_to_row(sums, gradient, normalized);
-    }
-    return add_to_row(sums, unit_kept(gradient, mask), normalized);
+    return add_to_row(sums, gradient_in_span(span, turn, output_gradient), normalized);
 }
 
 // The sums over BLOCK turns, or as many as there are. The loops leave at their ends, as those of `memory` do.

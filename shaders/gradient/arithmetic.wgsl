@@ -26,6 +26,15 @@ fn add_to_row(sums: RowSums, gradient: Unit, normalized: Unit) -> RowSums {
     );
 }
 
+// g of a unit of the span, 0 past its end.
+fn gradient_in_span(span: Span, turn: u32, output_gradient: Unit) -> Unit {
+    let gradient = gradient_of(span, turn, output_gradient);
+    if EVEN {
+        return gradient;
+    }
+    return unit_kept(gradient, unit_mask(span, turn, EVEN));
+}
+
 // What one invocation brings to the sums over all that share a span.
 fn parts_of(sums: RowSums) -> vec4<f32> {
     return vec4<f32>(quad_sum(sums.gradients), quad_sum(sums.products), quad_sum(sums.normalized), 0.0);

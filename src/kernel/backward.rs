@@ -71,8 +71,7 @@ pub(super) fn gradient_kernels(
         let read = [Role::Input, Role::Residual, Role::Weight, Role::OutputGradient, Role::Mean, Role::Rstd];
         all.push(Kernel {
             entry: Entry::GradientSums,
-            // It stores no elements.
-            unit: if kernel.unit == Unit::Pair { Unit::Scalar } else { kernel.unit },
+            unit: kernel.unit.read_only(),
             parameter_sums: Affine::None,
             slots: only_read(&kernel, &read),
             ..kernel

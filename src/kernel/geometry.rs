@@ -275,8 +275,7 @@ fn forward_kernels(kernel: Kernel, geometry: Geometry) -> Vec<Kernel> {
     }
     let partial = Kernel {
         entry: Entry::Partial,
-        // It stores no elements.
-        unit: if kernel.unit == Unit::Pair { Unit::Scalar } else { kernel.unit },
+        unit: kernel.unit.read_only(),
         zero_centred_weight: false,
         slots: only_read(&kernel, &[Role::Input, Role::Residual]),
         ..kernel

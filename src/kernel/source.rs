@@ -83,6 +83,14 @@ impl Unit {
         }
     }
 
+    /// The unit of a kernel that stores no elements, and so need not have two neighbours of a word.
+    pub(super) const fn read_only(self) -> Self {
+        match self {
+            Self::Pair => Self::Scalar,
+            other => other,
+        }
+    }
+
     /// Whether its elements are vectors of four.
     pub(super) const fn is_vector(self) -> bool {
         matches!(self, Self::Octet | Self::Vector)
