@@ -4,10 +4,10 @@
 //     dx = rstd · (g − Σg / n − x̂ · Σ(g · x̂) / n),   Σ dy · x̂ and Σ dy over the rows of a walk
 //
 // LANES invocations walk over one segment of the rows; no one waits for another.
-// Bindings: 0 params, those of the tensors, 16 the rows' coefficients, 17 the sums for the gradients of weight and bias, where they
-// are asked for.
+// Bindings: 0 params, those of the tensors, 24 the rows' coefficients, 25 the sums over rows, where gradients that
+// are such are asked for.
 
-@group(0) @binding(16) var<storage, read> coefficients: array<vec4<f32>>;
+@group(0) @binding(24) var<storage, read> coefficients: array<vec4<f32>>;
 
 fn source_at(span: Span, turn: u32) -> Source {
     return unit_load(span, turn, EVEN);
@@ -18,7 +18,7 @@ fn output_gradient_at(span: Span, turn: u32) -> Unit {
 }
 
 fn kernel(place: Place) {
-    hold_weight(walk_at(place, 0u));
+    hold_factor(walk_at(place, 0u));
     let rounds = walk_rounds(place);
     for (var round = 0u; round < rounds; round++) {
         let span = walk_at(place, round);
@@ -30,5 +30,5 @@ fn kernel(place: Place) {
             write_turn(span, turn, row, row_bits);
         }
     }
-    store_parameter_sums(place);
+    store_column_sums(place);
 }

@@ -1,9 +1,9 @@
 // Second pass of the backward pass split: adds up the sums of a row's segments, and leaves the row's coefficients.
 //
 // LANES invocations share a row.
-// Bindings: 0 params, mean and rstd, 15 the sums of segments as the first pass left them, 16 the rows' coefficients.
+// Bindings: 0 params, mean and rstd, 23 the sums of segments as the first pass left them, 24 the rows' coefficients.
 
-@group(0) @binding(15) var<storage, read> segment_sums: array<vec4<f32>>;
+@group(0) @binding(23) var<storage, read> segment_sums: array<vec4<f32>>;
 
 fn kernel(place: Place) {
     let row = min(place.first_span, params.spans - 1u);

@@ -1,33 +1,50 @@
 // Last pass of the backward pass: adds up the sums that the walks over the rows have left, and writes the gradients of weight and bias.
-// No float atomics, so the same input gives the same bits.
 //
-// LANES invocations share a unit of columns; neighbouring invocations have neighbouring units.
-// Bindings: 0 params, the gradients, 17 the sums: groups outermost, then those of the weight before those of the bias, then columns.
+// Walks of one condition after another may have left theirs in several dispatches, between which this kernel runs: then what it has so
+// far lies behind the sums of all walks.
+//
+// Bindings: 0 params, the gradients, the scale where it is needed, 25 the sums over rows (`gradient/walk_sums`).
 
-@group(0) @binding(17) var<storage, read> parameter_sums: array<Quad>;
+// Bits of params.accumulate beside the first, which is for the gradients.
+const HAS_CARRY: u32 = 2u;
+const LEAVES_CARRY: u32 = 4u;
 
-const ROW_UNITS: u32 = WIDTH / UNIT;
-const UNITS_PER_WORKGROUP: u32 = WORKGROUP_SIZE / LANES;
+// What dy counts as in the gradients of weight and bias: y has (x̂ · weight + bias) · (1 + scale) in adaptive layer normalization.
+fn walk_factor(group: u32, position: u32) -> Quad {
+    if ADAPTIVE {
+        return Quad(1.0) + scale_at(min(group / params.walks, params.conditions - 1u), position);
+    }
+    return Quad(1.0);
+}
+
+// The sum that this kernel has so far; what it leaves for later is not written.
+fn total_of_sum(place: Place, sum: u32, position: u32, is_written: bool) -> Quad {
+    var total = sum_of_walks(place, sum, 0u, bound_params.groups, position);
+    let index = sum_index(params.groups, sum, position);
+    if (params.accumulate & HAS_CARRY) != 0u {
+        total += column_sums[index];
+    }
+    if is_written && (params.accumulate & LEAVES_CARRY) != 0u {
+        column_sums[index] = total;
+    }
+    return total;
+}
 
 fn kernel(place: Place) {
-    let first_unit = place.first_span - place.local_index / LANES;
-    let in_workgroup = place.local_index % UNITS_PER_WORKGROUP;
-    let lane = place.local_index / UNITS_PER_WORKGROUP;
-    reduce_as(in_workgroup * LANES + lane);
-    let position = min(first_unit + in_workgroup, ROW_UNITS - 1u);
-    // Sums of the bias in the place of differences, those of the weight in that of squares.
-    var total = Total();
-    for (var first = 0u; first < bound_params.groups; first += LANES) {
-        let group = min(first + lane, params.groups - 1u);
-        let weight = parameter_sums[group * SUMS * ROW_UNITS + position];
-        let bias = parameter_sums[(group * SUMS + SUMS - 1u) * ROW_UNITS + position];
-        let mask = select(0u, params.all_bits, first + lane < params.groups);
-        total = add_block(total, Sums(kept(bias, mask), kept(weight, mask)));
+    let unit = place.first_span - place.local_index / LANES + in_workgroup(place);
+    reduce_as(in_workgroup(place) * LANES + lane_of(place));
+    let position = min(unit, ROW_UNITS - 1u);
+    let is_written = lane_of(place) == 0u && unit < ROW_UNITS;
+    var weight = Quad(0.0);
+    var bias = Quad(0.0);
+    if PRODUCTS < SUMS {
+        weight = total_of_sum(place, PRODUCTS, position, is_written);
     }
-    let weight = span_sum_quad(total.sums.squares + total.lost.squares);
-    let bias = span_sum_quad(total.sums.differences + total.lost.differences);
-    if lane == 0u && first_unit + in_workgroup < ROW_UNITS {
-        weight_gradient_add(position, weight);
-        bias_gradient_add(position, bias);
+    if GRADIENTS < SUMS {
+        bias = total_of_sum(place, GRADIENTS, position, is_written);
+    }
+    if is_written && (params.accumulate & LEAVES_CARRY) == 0u {
+        weight_gradient_add(0u, position, weight);
+        bias_gradient_add(0u, position, bias);
     }
 }

@@ -21,10 +21,20 @@ struct Params {
     spans_per_workgroup: u32,
     least_workgroups: u32,
     most_workgroups: u32,
-    // Walks over the rows that leave sums for the gradients of weight and bias (`gradient/walk`).
+    // Walks over the rows that leave sums for gradients (`gradient/walk`); in a scan over positions the tiles or sequences
+    // (`causal/scan`).
     groups: u32,
-    // Not 0: those sums, or the gradients themselves, are added to what lies there.
+    // Not 0: those sums, or the gradients themselves, are added to what lies there. `gradient_parameters` has further bits.
     accumulate: u32,
+    // Rows that share a condition, conditions, and walks over the rows of each. Where rows belong to none: 2^32 − 1, 1, and all walks.
+    condition_rows: u32,
+    conditions: u32,
+    walks: u32,
+    // Rows of a sequence, 2^32 − 1 where rows belong to none, and its tiles (`causal/scan`).
+    sequence_rows: u32,
+    tiles: u32,
+    // 1 for the unbiased variance, 0 for the biased one.
+    unbiased: f32,
     // TURNS, for loops that a driver should not unroll because it cannot see their length.
     turns: u32,
     // All 32 bits, for `kept` in `numbers.wgsl`, because a compiler cannot see that they are.
@@ -57,12 +67,27 @@ struct Params {
     sum_gradient_stride: u32,
     input_gradient_base: u32,
     input_gradient_stride: u32,
+    residual_gradient_base: u32,
+    residual_gradient_stride: u32,
+    // Of what a condition has, from one condition to the next.
+    scale_base: u32,
+    scale_stride: u32,
+    shift_base: u32,
+    shift_stride: u32,
+    gate_base: u32,
+    gate_stride: u32,
+    scale_gradient_base: u32,
+    scale_gradient_stride: u32,
+    shift_gradient_base: u32,
+    shift_gradient_stride: u32,
+    gate_gradient_base: u32,
+    gate_gradient_stride: u32,
     weight_base: u32,
     bias_base: u32,
     weight_gradient_base: u32,
     bias_gradient_base: u32,
-    padding_0: u32,
-    padding_1: u32,
+    state_base: u32,
+    state_stride: u32,
 }
 
 @group(0) @binding(0) var<uniform> bound_params: Params;

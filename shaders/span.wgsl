@@ -16,6 +16,8 @@ struct Span {
     lane: u32,
     // The unit of the span that it has in turn 0.
     first_unit: u32,
+    // The condition that its row belongs to; 0 where rows belong to none.
+    condition: u32,
     // False in spans that only fill up the last workgroup: they repeat the last span and write nothing.
     owned: bool,
 }
@@ -26,11 +28,20 @@ fn span_at(place: Place, slot: u32) -> Span {
     let owned = place.first_span + slot < params.spans;
     if SEGMENTS == 1u {
         // Not left to the compiler: SwiftShader divides.
-        return Span(index, 0u, ROW_UNITS, place.lane, first_unit(index, place.lane), owned);
+        return Span(index, 0u, ROW_UNITS, place.lane, first_unit(index, place.lane), condition_of(index), owned);
     }
     let begin = (index % SEGMENTS) * SEGMENT_UNITS;
     let row = index / SEGMENTS;
-    return Span(row, begin, min(SEGMENT_UNITS, ROW_UNITS - begin), place.lane, first_unit(row, place.lane), owned);
+    let units = min(SEGMENT_UNITS, ROW_UNITS - begin);
+    return Span(row, begin, units, place.lane, first_unit(row, place.lane), condition_of(row), owned);
+}
+
+// A chunk begins with a condition, or lies within one.
+fn condition_of(row: u32) -> u32 {
+    if CONDITIONS {
+        return row / params.condition_rows;
+    }
+    return 0u;
 }
 
 // False past the end of the span, also for turns from TURNS on.
@@ -52,12 +63,12 @@ fn position_at(span: Span, turn: u32, even: bool) -> u32 {
 
 // That unit.
 fn unit_load(span: Span, turn: u32, even: bool) -> Source {
-    return source_load(span.row, position_at(span, turn, even));
+    return source_load(span, position_at(span, turn, even));
 }
 
 // The span's first element, the same for all its lanes.
 fn span_first(span: Span) -> f32 {
-    return unit_first(source_unit(source_load(span.row, span.begin)));
+    return unit_first(source_unit(source_load(span, span.begin)));
 }
 
 fn span_count(span: Span) -> f32 {

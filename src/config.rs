@@ -1,4 +1,4 @@
-use crate::kernel::{Affine, MAX_WIDTH, Normalization, Problem, Strategy, Variance};
+use crate::kernel::{Affine, MAX_WIDTH, Modulation, Normalization, Problem, Strategy, Variance};
 use crate::tensor::product;
 use crate::{Error, MAX_RANK, StorageType};
 
@@ -57,6 +57,8 @@ pub struct LayerNormConfig {
     variance: Variance,
     normalization: Normalization,
     zero_centred_weight: bool,
+    modulation: Modulation,
+    causal: bool,
     parameter_storage: StorageType,
     output_storage: Option<StorageType>,
     strategy: Option<Strategy>,
@@ -73,6 +75,8 @@ impl LayerNormConfig {
             variance: Variance::default(),
             normalization: Normalization::default(),
             zero_centred_weight: false,
+            modulation: Modulation::default(),
+            causal: false,
             parameter_storage: StorageType::default(),
             output_storage: None,
             strategy: None,
@@ -108,6 +112,26 @@ impl LayerNormConfig {
     #[must_use]
     pub fn zero_centred_weight(self, zero_centred_weight: bool) -> Self {
         Self { zero_centred_weight, ..self }
+    }
+
+    /// How scale and shift, where a call has them ([`Bindings::scale`](crate::Bindings::scale)), go together with weight and bias.
+    /// Default: [`Modulation::Adaptive`].
+    #[must_use]
+    pub fn modulation(self, modulation: Modulation) -> Self {
+        Self { modulation, ..self }
+    }
+
+    /// Whether the last dimension before the normalized ones is one of positions, each of which is normalized with the mean and variance
+    /// of all elements of its own position and those before it, and of none after it: cumulative layer normalization (Luo and
+    /// Mesgarani, "Conv-TasNet", 2019). Weight and bias stay of the normalized shape. An input of shape `[batch, length, d_model]` with
+    /// `LayerNormConfig::new(d_model).causal(true)` has `batch` sequences of `length` positions.
+    /// [`Bindings::state`](crate::Bindings::state) goes on with a sequence in a later call.
+    ///
+    /// This is what `LayerNormConfig::new([length, d_model])` is sometimes taken for, which lets every position see all those after it
+    /// (see [`LayerNormConfig`]). [`Dependence`](crate::Dependence) shows the difference.
+    #[must_use]
+    pub fn causal(self, causal: bool) -> Self {
+        Self { causal, ..self }
     }
 
     /// What weight and bias are in memory. Default: f32.
@@ -172,6 +196,16 @@ impl LayerNormConfig {
         self.zero_centred_weight
     }
 
+    /// How scale and shift go together with weight and bias.
+    pub fn modulation_kind(&self) -> Modulation {
+        self.modulation
+    }
+
+    /// Whether positions are normalized with what came before them.
+    pub fn is_causal(&self) -> bool {
+        self.causal
+    }
+
     /// What weight and bias are in memory.
     pub fn parameter_storage_type(&self) -> StorageType {
         self.parameter_storage
@@ -212,13 +246,15 @@ impl LayerNormConfig {
         let mut problem = Problem::new(rows, width)?
             .affine(self.affine)
             .zero_centred_weight(self.zero_centred_weight)
+            .modulation(self.modulation)
             .variance(self.variance)?
             .eps(self.eps)?
             .normalization(self.normalization)?;
         for &role in self.affine.parameters() {
             problem = problem.tensor(role, self.parameter_storage)?;
         }
-        Ok(problem)
+        // One sequence, until a shape says more.
+        if self.causal { problem.causal(rows.max(1)) } else { Ok(problem) }
     }
 
     /// The number of rows that an input of this shape has.

@@ -164,6 +164,105 @@ pub enum Error {
         /// What was not.
         missing: &'static str,
     },
+    /// A tensor that has no meaning without another one.
+    #[error("the {what} is given and the {needs} is not; a {what} needs one")]
+    Needs {
+        /// What was given.
+        what: &'static str,
+        /// What it needs.
+        needs: &'static str,
+    },
+    /// Conditions of no rows.
+    #[error("{rows_per_condition} rows share a condition; at least 1 must")]
+    RowsPerCondition {
+        /// Rows that share a condition.
+        rows_per_condition: u64,
+    },
+    /// Sequences of no positions, or an input without a dimension for them.
+    #[error("{rows} rows are no sequences of {length} positions; an input of shape [.., length, normalized shape] has some")]
+    SequenceLength {
+        /// Rows.
+        rows: u64,
+        /// Positions of a sequence.
+        length: u64,
+    },
+    /// Something that causal layer normalization does not take.
+    #[error("the backward pass of causal layer normalization takes no {what}; it measures the positions itself")]
+    Causal {
+        /// What was given.
+        what: &'static str,
+    },
+    /// A dimension that a shape does not have.
+    #[error("there is no dimension {axis} in a shape of rank {rank}; dimensions count from 0")]
+    Axis {
+        /// The dimension asked for.
+        axis: usize,
+        /// Dimensions of the shape.
+        rank: usize,
+    },
+    /// A result with another number of positions than the input has.
+    #[error("the result has shape {shape:?}; its dimension {axis} must be {expected}, as the input's is")]
+    AxisLength {
+        /// The dimension along which dependence is measured.
+        axis: usize,
+        /// Positions of the input.
+        expected: usize,
+        /// The shape of the result.
+        shape: Vec<usize>,
+    },
+    /// An operation that gave two results for the same input.
+    #[error(
+        "the operation is not deterministic: element {index} is {first} and then {second} for the same input; fix its seeds, and \
+         leave dropout out"
+    )]
+    NotDeterministic {
+        /// The element.
+        index: usize,
+        /// Its value in the first run.
+        first: f32,
+        /// In the second.
+        second: f32,
+    },
+    /// A size of 0.
+    #[error("the {what} is 0, it must be at least 1")]
+    Zero {
+        /// `condition_size`, or what else was given as 0.
+        what: &'static str,
+    },
+    /// A parameter of the condition's that a conditional layer does not have.
+    #[error("this layer has no {name}: its config asks for none")]
+    NoConditionParameter {
+        /// `hidden projection` or `table`.
+        name: &'static str,
+    },
+    /// Conditions that do not go into the rows.
+    #[error("{rows} rows cannot be shared out evenly among {conditions} conditions; there must be one for each sample")]
+    ConditionCount {
+        /// Rows of the input.
+        rows: u64,
+        /// Conditions given.
+        conditions: u64,
+    },
+    /// A category that the table has no row for.
+    #[error("the category at index {index} is {category}, it must be below the number of categories, {categories}")]
+    Category {
+        /// Which of the categories given.
+        index: usize,
+        /// The category.
+        category: u32,
+        /// Rows of the table.
+        categories: usize,
+    },
+    /// A matrix that a kernel, which takes it whole, cannot bind.
+    #[error("the {what} has {bytes} bytes, a storage binding takes at most {max}")]
+    BindingSize {
+        /// The matrix.
+        what: &'static str,
+        /// Bytes that it has.
+        bytes: u64,
+        /// The device's limit.
+        max: u64,
+    },
     /// A tensor of the wrong shape.
     #[error("the {what} has shape {actual:?}, it must have shape {expected:?}")]
     Shape {

@@ -133,7 +133,7 @@ fn what_does_not_go_together_is_refused() {
     };
     let no_part = |what| Error::Role { what, operation: Operation::Backward };
     assert_eq!(refused(&layer, bindings().sum(&gradient)), no_part("sum"));
-    assert_eq!(refused(&layer, bindings().bias(&parameter)), no_part("bias"));
+    assert_eq!(refused(&layer, bindings().shift(&parameter)), no_part("shift"));
     let forward = Bindings::of(&input, &gradient).weight_gradient(&parameter);
     let error = Error::Role { what: "weight_gradient", operation: Operation::Forward };
     assert_eq!(refused(&layer, forward), error);

@@ -4,6 +4,8 @@
 #[path = "gpu/backward.rs"]
 mod backward;
 mod common;
+#[path = "gpu/modulation.rs"]
+mod modulation;
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -14,8 +16,8 @@ use common::{
 };
 use gpu_layer_norm::kernel::{Access, Geometry, Kernel, Problem, Reduction, Role};
 use gpu_layer_norm::{
-    Affine, Bindings, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Normalization, Plan, Region, StorageType,
-    Tensor, Variance, reference, wgpu,
+    Affine, Bindings, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Modulation, Normalization, Plan, Region,
+    StorageType, Tensor, Variance, reference, wgpu,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
 use proptest::prelude::*;
@@ -86,6 +88,24 @@ fn main() {
         add("backward: the plans of GPUs", backward::plans_of_gpus);
         add("backward: the same bits from run to run", backward::same_bits);
         add("backward: a wrong kernel fails the comparison", backward::wrong_kernels);
+        add("modulation: every strategy and storage type", modulation::every_strategy);
+        add("modulation: every gradient", modulation::every_gradient);
+        add("modulation: some of the gradients", modulation::some_gradients);
+        add("modulation: every geometry", modulation::every_geometry);
+        add("modulation: every geometry of the gradients", modulation::every_gradient_geometry);
+        add("modulation: gates", modulation::gates);
+        add("modulation: the gradients of gates", modulation::gate_gradients);
+        add("modulation: conditions and chunks of rows", modulation::chunks);
+        add("modulation: fewer rows than prepared", modulation::row_counts);
+        add("modulation: words that rows share", modulation::shared_words);
+        add("modulation: gradients in place", modulation::places);
+        add("modulation: many conditions", modulation::many_conditions);
+        add("modulation: the plans of GPUs", modulation::plans_of_gpus);
+        add("modulation: a constant row gives exactly what is added", modulation::constant_rows);
+        add("modulation: scales and shifts of 0 change nothing", modulation::plain);
+        add("modulation: NaN and infinity stay in their condition", modulation::nan_stays_in_its_condition);
+        add("modulation: the same bits from run to run", modulation::same_bits);
+        add("modulation: a wrong kernel fails the comparison", modulation::wrong_kernels);
         add("samples of the whole space", samples);
         add("the conversions of f16 that the language has are used where they are exact", f16_conversions);
         add("16-bit storage decodes and encodes every kind of number", conversions);
@@ -758,10 +778,10 @@ fn rms(_: &str, device: &GpuDevice) -> Outcome {
     Ok(())
 }
 
-const SAMPLES: u32 = 64;
+const SAMPLES: u32 = 96;
 const SEED: u64 = 160_706_450;
 
-/// Storage types × affine × normalization × residual × statistics × strides × places × strategies.
+/// Storage types × affine × normalization × residual × modulation × statistics × strides × places × strategies.
 fn samples(name: &str, device: &GpuDevice) -> Outcome {
     let storage = || prop::sample::select(StorageType::ALL.to_vec());
     // Often even, so that vectors are used too.
@@ -807,8 +827,25 @@ fn samples(name: &str, device: &GpuDevice) -> Outcome {
         (spot(), prop::option::of(spot()), prop::option::of(spot()), prop::option::of(spot()), any::<bool>()),
         prop::option::of(places),
     ));
-    let sample = (shape, numerics, tensors, backward, any::<u64>());
-    let sample = sample.prop_map(move |(shape, numerics, tensors, backward, seed)| {
+    // Scale, shift and gate, and, backward, where the gradient by the residual and those of the three go.
+    let residual_gradient = prop_oneof![
+        2 => spot().prop_map(Target::Own),
+        1 => Just(Target::InPlaceOf(Role::Residual)),
+        1 => Just(Target::InPlaceOf(Role::SumGradient)),
+    ];
+    let some = move || prop::option::weighted(0.7, spot());
+    let modulation = prop::option::weighted(
+        0.35,
+        (
+            prop::sample::select(vec![Modulation::Adaptive, Modulation::Conditional]),
+            prop_oneof![Just(1_usize), 2_usize..=9, Just(usize::MAX)],
+            (some(), some(), some()),
+            prop::option::of(residual_gradient),
+            (some(), some(), some()),
+        ),
+    );
+    let sample = (shape, numerics, tensors, backward, modulation, any::<u64>());
+    let sample = sample.prop_map(move |(shape, numerics, tensors, backward, modulation, seed)| {
         let (rows, width) = shape;
         let (normalization, affine, zero_centred_weight, unbiased, eps, strategy) = numerics;
         let (input, residual, parameters, output, sum, mean, rstd, pooled, chunk_rows) = tensors;
@@ -823,19 +860,28 @@ fn samples(name: &str, device: &GpuDevice) -> Outcome {
             (Target::InPlaceOf(a), Target::InPlaceOf(b)) => a != b,
             _ => true,
         });
+        let rows = rows.min((budget / width).max(1));
+        let (modulation, rows_per_condition, factors, residual_gradient, of_factors) =
+            modulation.unwrap_or((Modulation::Adaptive, 1, (None, None, None), None, (None, None, None)));
+        let ((scale, shift, gate), (scale_gradient, shift_gradient, gate_gradient)) = (factors, of_factors);
         let forward = Sample {
             backward: None,
-            rows: rows.min((budget / width).max(1)),
+            rows,
             width,
             normalization,
             affine,
             zero_centred_weight,
             variance: if unbiased && !rms && width > 1 { Variance::Unbiased } else { Variance::Biased },
             eps,
+            modulation,
+            rows_per_condition: rows_per_condition.min(rows),
             strategy,
             input,
             residual,
             parameters,
+            scale,
+            shift,
+            gate,
             output,
             sum,
             mean: mean.filter(|_| !rms),
@@ -843,6 +889,7 @@ fn samples(name: &str, device: &GpuDevice) -> Outcome {
             pooled,
             chunk_rows,
             row_count: None,
+            set_rows: None,
             seed,
         };
         let Some((tensors, place)) = backward else { return forward };
@@ -853,7 +900,23 @@ fn samples(name: &str, device: &GpuDevice) -> Outcome {
             Some(role) => Target::InPlaceOf(role),
             None => Target::Own(input),
         };
-        let backward = Backward { output_gradient, sum_gradient, weight_gradient, bias_gradient, accumulate };
+        let possible = |target: &Target| match (target, &output) {
+            (Target::InPlaceOf(Role::SumGradient), _) if sum_gradient.is_none() => false,
+            // The input gradient goes there.
+            (Target::InPlaceOf(a), Target::InPlaceOf(b)) => a != b,
+            _ => true,
+        };
+        let backward = Backward {
+            output_gradient,
+            sum_gradient,
+            weight_gradient,
+            bias_gradient,
+            residual_gradient: residual_gradient.filter(possible),
+            scale_gradient,
+            shift_gradient,
+            gate_gradient,
+            accumulate,
+        };
         // Both statistics or neither.
         let mean = rstd.filter(|_| !rms);
         Sample { backward: Some(backward), output, mean, ..forward }
@@ -869,7 +932,7 @@ fn samples(name: &str, device: &GpuDevice) -> Outcome {
         ..Config::default()
     });
     runner
-        .run(&sample, |sample| sample.check(device).map_err(TestCaseError::fail))
+        .run(&sample, |sample| sample.check_where_it_fits(device).map_err(TestCaseError::fail))
         .map_err(|error| error.to_string().into())
 }
 

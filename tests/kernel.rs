@@ -7,7 +7,7 @@ use gpu_layer_norm::kernel::{
     Access, AdapterClass, BindingRole, Capabilities, Dialect, Dispatch, Entry, Geometry, Kernel, Layout, MAX_TURNS,
     MAX_WIDTH, Operation, Place, Plan, Problem, Reduction, Role, SubgroupSizes, Tunings, Unit,
 };
-use gpu_layer_norm::{Affine, Error, LayerNormConfig, Normalization, StorageType, Variance, kernel};
+use gpu_layer_norm::{Affine, Error, LayerNormConfig, Modulation, Normalization, StorageType, Variance, kernel};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -94,25 +94,41 @@ fn base_and_stride(params: &kernel::Params, role: Role) -> (u32, u32) {
         Role::InputGradient => (params.input_gradient_base, params.input_gradient_stride),
         Role::WeightGradient => (params.weight_gradient_base, 0),
         Role::BiasGradient => (params.bias_gradient_base, 0),
+        Role::Scale => (params.scale_base, params.scale_stride),
+        Role::Shift => (params.shift_base, params.shift_stride),
+        Role::Gate => (params.gate_base, params.gate_stride),
+        Role::ResidualGradient => (params.residual_gradient_base, params.residual_gradient_stride),
+        Role::ScaleGradient => (params.scale_gradient_base, params.scale_gradient_stride),
+        Role::ShiftGradient => (params.shift_gradient_base, params.shift_gradient_stride),
+        Role::GateGradient => (params.gate_gradient_base, params.gate_gradient_stride),
+        Role::State => (params.state_base, params.state_stride),
     }
 }
 
 /// What must hold of any plan: it covers the problem once, and asks nothing that the device does not have.
 fn check(plan: &Plan, capabilities: &Capabilities) {
     let problem = plan.problem();
+    let has_conditions = problem.tensors().any(|(role, _)| role.is_condition());
+    let condition_rows = problem.condition_rows();
     let mut next_row = 0;
     for chunk in plan.chunks() {
         assert_eq!(chunk.rows.start, next_row);
         assert!(chunk.rows.end > next_row);
         next_row = chunk.rows.end;
+        if has_conditions && problem.operation() == Operation::Backward {
+            let of_one = chunk.rows.start / condition_rows == (chunk.rows.end - 1) / condition_rows;
+            assert!(of_one || chunk.rows.start.is_multiple_of(condition_rows), "parts of several conditions: {plan}");
+        }
 
         assert_eq!(chunk.tensors.len(), problem.tensors().count());
         for (role, layout) in problem.tensors() {
             let bytes = chunk.bytes(role).expect("every tensor is bound");
             let row = if role.is_statistic() { 1 } else { u64::from(problem.width()) };
             let stride = if role.is_parameter() { 0 } else { layout.row_stride.unwrap_or(row) };
-            let first = (layout.offset + chunk.rows.start * stride) * layout.storage.bytes();
-            let end = (layout.offset + (chunk.rows.end - 1) * stride + row) * layout.storage.bytes();
+            let row_of = |row: u64| if role.is_condition() { row / condition_rows } else { row };
+            let (first_row, last_row) = (row_of(chunk.rows.start), row_of(chunk.rows.end - 1));
+            let first = (layout.offset + first_row * stride) * layout.storage.bytes();
+            let end = (layout.offset + last_row * stride + row) * layout.storage.bytes();
             assert_eq!(bytes.start % u64::from(capabilities.storage_offset_alignment), 0);
             assert!(bytes.start <= first);
             assert_eq!(bytes.end, end.next_multiple_of(4));
@@ -126,7 +142,7 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
                     first,
                     "the base of the {role} leads to the first row"
                 );
-                if chunk.rows.end - chunk.rows.start > 1 && !role.is_parameter() {
+                if last_row > first_row && !role.is_parameter() {
                     assert_eq!(u64::from(found) * unit, stride, "the stride of the {role} leads to the next row");
                 }
                 // Indices are u32.
@@ -150,7 +166,8 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
                         assert_eq!(params.groups % 2, 0, "the rows of a walk begin in the same half of a word");
                     }
                     // All loops of an invocation together stay below what llvmpipe lets run.
-                    let rounds = params.rows.div_ceil(params.groups);
+                    let rounds = params.rows.min(params.condition_rows).div_ceil(params.walks);
+                    assert!(params.conditions * params.walks <= params.groups);
                     assert!(
                         rounds * (1 + 3 * kernel.turns()) + kernel.turns() < 65_534,
                         "{rounds} in {}",
@@ -160,7 +177,15 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
                 Entry::GradientParameters => {
                     let units = kernel.width / kernel.unit.elements();
                     assert_eq!(params.workgroups, units.div_ceil(kernel.spans_per_workgroup));
-                    assert_eq!(chunk.rows.end, problem.rows(), "after all rows");
+                    let ends_conditions = has_conditions && chunk.rows.end.is_multiple_of(condition_rows);
+                    assert!(chunk.rows.end == problem.rows() || ends_conditions, "after all rows of some conditions");
+                }
+                Entry::GradientConditions => {
+                    let units = kernel.width / kernel.unit.elements();
+                    let columns = units.div_ceil(kernel.spans_per_workgroup);
+                    assert_eq!(params.workgroups, columns * params.conditions);
+                    let ends_conditions = chunk.rows.end.is_multiple_of(condition_rows);
+                    assert!(chunk.rows.end == problem.rows() || ends_conditions, "after all rows of some conditions");
                 }
                 entry => {
                     let segments = if entry == Entry::GradientMerge { 1 } else { kernel.segments() };
@@ -172,9 +197,14 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
                 let bytes = match binding.role {
                     BindingRole::Partials | BindingRole::SegmentSums => rows * u64::from(kernel.segments()) * 16,
                     BindingRole::Coefficients => rows * 32,
-                    BindingRole::ParameterSums => {
-                        let sums = if kernel.parameter_sums == Affine::WeightAndBias { 8 } else { 4 };
-                        u64::from(params.groups) * sums * u64::from(kernel.width)
+                    BindingRole::Prefixes | BindingRole::Carry => u64::from(params.groups) * 32,
+                    BindingRole::Scalings => rows * 16,
+                    BindingRole::ColumnSums => {
+                        // Of conditions in several chunks, the sum of all walks lies behind them.
+                        let carry = u64::from(has_conditions && kernel.entry == Entry::GradientParameters);
+                        let carry = if plan.chunks().len() > 1 { carry } else { 0 };
+                        let sums = u64::from(kernel.column_sums.count()) * 4;
+                        (u64::from(params.groups) + carry) * sums * u64::from(kernel.width)
                     }
                     BindingRole::Tensor(role) if problem.layout(role).is_none() => rows * 4,
                     BindingRole::Params | BindingRole::Tensor(_) => continue,
@@ -197,8 +227,9 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
     assert!(plan.scratch().iter().all(|(_, bytes)| *bytes <= capabilities.max_binding_bytes));
     if problem.operation() == Operation::Backward {
         let bytes: u64 = plan.scratch().iter().map(|(_, bytes)| bytes).sum();
-        // Two walks of two sums, and what is kept of the one row that a chunk has at least.
-        let longest = 16 * u64::from(problem.width()) + (32 << 20);
+        // Two walks of two sums, with conditions of three sums and the sum of all walks, and what is kept of the one row that a chunk
+        // has at least.
+        let longest = if has_conditions { 36 } else { 16 } * u64::from(problem.width()) + (32 << 20);
         assert!(bytes <= longest.max(64 << 20), "{bytes} bytes of scratch");
     }
     for kernel in plan.kernels() {
@@ -216,7 +247,7 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
             Entry::Merge | Entry::GradientMerge => turns + 6 * merged,
             // Above, with the number of rows.
             Entry::Gradient | Entry::GradientColumns => continue,
-            Entry::GradientParameters => {
+            Entry::GradientParameters | Entry::GradientConditions => {
                 let walks = plan.chunks().iter().map(|chunk| chunk.dispatches[0].params.groups).max().unwrap_or(0);
                 walks.div_ceil(kernel.lanes)
             }
@@ -238,14 +269,28 @@ proptest! {
         affine in any_affine(),
         rms in any::<bool>(),
         backward in any::<bool>(),
+        conditional in any::<bool>(),
+        rows_per_condition in prop_oneof![1_u64..=9, 1_u64..=5_000_000_000],
         tensors in prop_oneof![Just(vec![]), any_tensors()],
     ) {
         let normalization = if rms { Normalization::RmsNorm } else { Normalization::LayerNorm };
-        let problem = Problem::new(rows, width)?.affine(affine).normalization(normalization)?;
+        let modulation = if conditional { Modulation::Conditional } else { Modulation::Adaptive };
+        let problem = Problem::new(rows, width)?.affine(affine).normalization(normalization)?.modulation(modulation);
+        let problem = problem.rows_per_condition(rows_per_condition)?;
         let problem = with_tensors(if backward { problem.backward() } else { problem }, &tensors);
+        let has = |role| problem.layout(role).is_some();
+        let lacks_another = has(Role::Gate) && !has(Role::Residual)
+            || has(Role::ResidualGradient) && !has(Role::Residual)
+            || has(Role::GateGradient) && !has(Role::Gate)
+            || has(Role::ScaleGradient) && !has(Role::Scale)
+            || has(Role::State);
         let end = |(role, layout): (Role, &Layout)| {
             let row = if role.is_statistic() { 1 } else { width };
-            let rows = if role.is_parameter() { 1 } else { u128::from(rows) };
+            let rows = match role {
+                _ if role.is_parameter() => 1,
+                _ if role.is_condition() => u128::from(rows.div_ceil(rows_per_condition)),
+                _ => u128::from(rows),
+            };
             let stride = u128::from(layout.row_stride.unwrap_or(row));
             (u128::from(layout.offset) + rows * stride) * u128::from(layout.storage.bytes())
         };
@@ -259,17 +304,19 @@ proptest! {
                 prop_assert_eq!((needed, actual), (buffers.into(), capabilities.max_storage_buffers.into()));
                 prop_assert!(needed > actual);
             }
-            // Eight are always enough.
+            // Eleven are always enough; eight without conditions.
             Err(Error::DeviceTooSmall { needed, actual, .. }) => {
                 prop_assert_eq!(actual, u64::from(capabilities.max_storage_buffers));
-                prop_assert!(needed > actual && needed <= 8);
+                prop_assert!(needed > actual && needed <= 11);
             }
+            Err(Error::Needs { .. }) => prop_assert!(lacks_another),
             Err(Error::Statistics { .. }) => {
                 prop_assert!(problem.layout(Role::Mean).is_some() != problem.layout(Role::Rstd).is_some() && !rms);
             }
-            // Too few buffers, or the sums of a walk are longer than a binding, or those of the two that rows in pairs take.
+            // Too few buffers, or the sums of a walk are longer than a binding, or those of the two that rows in pairs take, three sums
+            // each at most.
             Err(Error::Geometry { .. }) if backward => {
-                prop_assert!(capabilities.max_storage_buffers < 8 || 16 * width > capabilities.max_binding_bytes);
+                prop_assert!(capabilities.max_storage_buffers < 12 || 24 * width > capabilities.max_binding_bytes);
             }
             Err(Error::Geometry { .. }) => {
                 prop_assert!(capabilities.max_storage_buffers < buffers + 1 && width > 1 << 20);
@@ -284,6 +331,7 @@ proptest! {
                 }
                 Err(Error::Strategy { .. } | Error::BufferSize { .. } | Error::DeviceTooSmall { .. }) => {}
                 Err(Error::Statistics { .. }) if backward => {}
+                Err(Error::Needs { .. }) if lacks_another => {}
                 Err(error) => prop_assert!(false, "{error}"),
             }
         }
@@ -305,10 +353,20 @@ proptest! {
         segment_width in prop_oneof![Just(None), any::<u32>().prop_map(Some), (1_u32..=64).prop_map(|n| Some(n * 256))],
         backward in any::<bool>(),
         storage in prop::sample::select(StorageType::ALL.to_vec()),
+        rows_per_condition in prop::option::of(prop_oneof![1_u64..=9, 1_u64..=100_000]),
     ) {
         let mut problem = Problem::new(rows, width)?.affine(Affine::WeightAndBias);
+        if let Some(rows) = rows_per_condition {
+            problem = problem.tensor(Role::Scale, storage)?.tensor(Role::Residual, storage)?.tensor(Role::Gate, storage)?;
+            problem = problem.rows_per_condition(rows)?;
+        }
         if backward {
             problem = with_gradients(problem);
+            for role in [Role::ScaleGradient, Role::ShiftGradient, Role::GateGradient] {
+                if rows_per_condition.is_some() {
+                    problem = problem.tensor(role, storage)?;
+                }
+            }
         }
         for role in Role::ALL.into_iter().filter(|role| !role.is_statistic()) {
             if problem.layout(role).is_some() {

@@ -92,7 +92,7 @@ fn examine(chip: &str, least_waves: u64) {
                     let least_waves = match least_waves {
                         4 if operation.is_backward() => 3,
                         4 if width % 2 == 1 => 2,
-                        4 if !whole && operation == Operation::Residual => 3,
+                        4 if !whole && matches!(operation, Operation::Residual | Operation::Modulated) => 3,
                         other => other,
                     };
                     let wrong = wrong(&statistics, least_waves, most);

@@ -11,11 +11,12 @@ mod rewrite;
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use common::gradients::Bounds;
+use common::gradients::{Bounds, Pass};
 use common::sample::{stored, unit_in_the_last_place};
-use common::{Data, bare, devices, error_bound, geometries, normalize, scale};
+use common::{Data, bare, devices, error_bound, geometries, normalize};
 use gpu_layer_norm::kernel::{Kernel, Operation, Problem, Role};
-use gpu_layer_norm::{Affine, GpuDevice, Normalization, Plan, StorageType, Variance, reference, wgpu};
+use gpu_layer_norm::reference::{self, Condition};
+use gpu_layer_norm::{Affine, GpuDevice, Modulation, Normalization, Plan, StorageType, Variance, wgpu};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{RngExt as _, SeedableRng as _};
@@ -79,6 +80,9 @@ fn rows(storage: StorageType, width: usize, seed: u64) -> Vec<Vec<f32>> {
     rows.into_iter().map(round).collect()
 }
 
+/// Rows that share a condition, where there are conditions.
+const ROWS_PER_CONDITION: usize = 3;
+
 #[derive(Clone, Copy, Debug)]
 struct Variant {
     storage: StorageType,
@@ -86,10 +90,25 @@ struct Variant {
     affine: Affine,
     variance: Variance,
     eps: f32,
+    /// With scale and shift, and how they go together with weight and bias.
+    modulation: Option<Modulation>,
+    /// With a residual of 0 and a gate of 1, so that rows are what they would be without.
+    gate: bool,
     width: usize,
 }
 
 impl Variant {
+    /// The roles of scale, shift, gate and residual that it has in the forward pass.
+    fn more_roles(&self) -> impl Iterator<Item = Role> {
+        let modulated = self.modulation.map(|_| [Role::Scale, Role::Shift]);
+        let gated = self.gate.then_some([Role::Residual, Role::Gate]);
+        modulated.into_iter().chain(gated).flatten()
+    }
+
+    fn conditions(&self, rows: usize) -> usize {
+        if self.modulation.is_some() || self.gate { rows.div_ceil(ROWS_PER_CONDITION) } else { 0 }
+    }
+
     fn problem(&self, rows: usize) -> Problem {
         let problem = Problem::new(rows as u64, self.width as u64).expect("a problem").affine(self.affine);
         let problem = problem.eps(self.eps).expect("an eps").normalization(self.normalization).expect("a problem");
@@ -99,6 +118,11 @@ impl Variant {
                 problem = problem.tensor(role, self.storage).expect("a problem");
             }
         }
+        for role in self.more_roles() {
+            problem = problem.tensor(role, self.storage).expect("a problem");
+        }
+        problem = problem.modulation(self.modulation.unwrap_or_default());
+        problem = problem.rows_per_condition(ROWS_PER_CONDITION as u64).expect("a problem");
         if self.normalization == Normalization::LayerNorm {
             problem = problem.tensor(Role::Mean, StorageType::F32).expect("a problem");
         }
@@ -117,8 +141,17 @@ impl Variant {
         if given {
             roles.extend([Role::Mean, Role::Rstd].map(|role| (role, StorageType::F32)));
         }
+        if self.modulation.is_some() {
+            roles.extend([Role::ScaleGradient, Role::ShiftGradient].map(|role| (role, StorageType::F32)));
+        }
+        if self.gate {
+            roles.push((Role::ResidualGradient, self.storage));
+        }
         // Without those that its affine map or its normalization has not.
-        roles.into_iter().fold(problem, |problem, (role, storage)| problem.tensor(role, storage).unwrap_or(problem))
+        let with = |problem: Problem, (role, storage)| problem.tensor(role, storage).unwrap_or(problem);
+        let problem = roles.into_iter().fold(problem, with);
+        // Which the gradient of the scale may take.
+        if problem.layout(Role::Bias).is_some() { with(problem, (Role::Bias, self.storage)) } else { problem }
     }
 
     /// Mean and rstd in f64.
@@ -141,7 +174,7 @@ fn finite_rows(variant: &Variant, rows: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
 }
 
 fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Result<(), String> {
-    let &Variant { storage, normalization, affine, variance, eps, width } = variant;
+    let &Variant { storage, normalization, affine, variance, eps, width, .. } = variant;
     // The plan has been made for as many.
     let mut rows = finite_rows(variant, rows(storage, width, seed % 100));
     rows.resize(plan.problem().rows() as usize, vec![1.0; width]);
@@ -151,6 +184,8 @@ fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64
         (0..count).map(|_| stored(storage, rng.random_range(low..high))).collect::<Vec<f32>>()
     };
     let (weight, output_gradient) = (random(width, 0.5_f32, 1.5, 1), random(input.len(), -2.0, 2.0, 2));
+    let of_conditions = variant.conditions(rows.len()) * width;
+    let (bias, scale) = (random(width, -1.0, 1.0, 3), random(of_conditions, -0.5, 0.5, 4));
     let statistic = |which: usize| rows.iter().map(|row| variant.statistics(row)[which] as f32).collect::<Vec<f32>>();
     let mut tensors: Vec<(Role, Vec<u8>)> = plan
         .problem()
@@ -158,9 +193,14 @@ fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64
         .map(|(role, layout)| {
             let values = match role {
                 Role::Input => input.clone(),
+                Role::Residual => vec![0.0; input.len()],
                 Role::Weight => weight.clone(),
+                Role::Bias => bias.clone(),
+                Role::Scale => scale.clone(),
+                Role::Gate => vec![1.0; of_conditions],
                 Role::OutputGradient => output_gradient.clone(),
-                Role::InputGradient => vec![7.0; input.len()],
+                Role::InputGradient | Role::ResidualGradient => vec![7.0; input.len()],
+                Role::ScaleGradient | Role::ShiftGradient => vec![7.0; of_conditions],
                 Role::Mean => statistic(0),
                 Role::Rstd => statistic(1),
                 _ => vec![7.0; width],
@@ -169,13 +209,35 @@ fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64
         })
         .collect();
     bare::run(device, plan, |kernel| rewritten(kernel, seed), &mut tensors);
-    let how = (normalization, f64::from(eps), variance == Variance::Unbiased);
-    let weight = affine.has_weight().then_some(&weight[..]);
-    let bounds = Bounds::new(how, width, &input, &output_gradient, weight);
+    let (eps, unbiased) = (f64::from(eps), variance == Variance::Unbiased);
+    let of_weight = affine.has_weight().then_some(&weight[..]);
+    let bounds = match variant.modulation {
+        None => Bounds::new((normalization, eps, unbiased), width, &input, &output_gradient, of_weight),
+        Some(modulation) => Bounds::of(&Pass {
+            normalization,
+            eps,
+            unbiased,
+            width,
+            source: &input,
+            slack: None,
+            output_gradient: &output_gradient,
+            weight: of_weight,
+            bias: affine.has_bias().then_some(&bias[..]),
+            condition: Condition {
+                modulation,
+                rows_per_condition: ROWS_PER_CONDITION,
+                scale: Some(&scale[..]),
+                shift: None,
+            },
+        }),
+    };
     for (role, exact, allowed) in [
         (Role::InputGradient, &bounds.exact.input, &bounds.input),
+        (Role::ResidualGradient, &bounds.exact.input, &bounds.input),
         (Role::WeightGradient, &bounds.exact.weight, &bounds.weight),
         (Role::BiasGradient, &bounds.exact.bias, &bounds.bias),
+        (Role::ScaleGradient, &bounds.exact.scale, &bounds.scale),
+        (Role::ShiftGradient, &bounds.exact.shift, &bounds.shift),
     ] {
         let Some((_, bytes)) = tensors.iter().find(|(other, _)| *other == role) else { continue };
         let layout = plan.problem().layout(role).copied().unwrap_or_default();
@@ -203,14 +265,22 @@ fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64
 }
 
 fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Result<(), String> {
-    let &Variant { storage, normalization, affine, variance, eps, width } = variant;
+    let &Variant { storage, normalization, affine, variance, eps, width, .. } = variant;
     let rows = rows(storage, width, seed % 100);
     let input: Vec<f32> = rows.concat();
-    let parameter = |low, high, salt: u64| {
+    let random = |count: usize, low, high, salt: u64| {
         let mut rng = StdRng::seed_from_u64(seed ^ salt);
-        (0..width).map(|_| stored(storage, rng.random_range(low..high))).collect::<Vec<f32>>()
+        (0..count).map(|_| stored(storage, rng.random_range(low..high))).collect::<Vec<f32>>()
     };
-    let (weight, bias) = (parameter(0.5_f32, 1.5, 1), parameter(-1.0, 1.0, 2));
+    let (weight, mut bias) = (random(width, 0.5_f32, 1.5, 1), random(width, -1.0, 1.0, 2));
+    let of_conditions = variant.conditions(rows.len()) * width;
+    let (mut scale, mut shift) = (random(of_conditions, -0.5, 0.5, 3), random(of_conditions, -1.0, 1.0, 4));
+    // Eighths: what a constant row gives is a sum of products that no order of evaluation rounds.
+    if variant.modulation.is_some() {
+        for values in [&mut bias, &mut scale, &mut shift] {
+            values.iter_mut().for_each(|x| *x = (8.0 * *x).round() / 8.0);
+        }
+    }
     let mut tensors: Vec<(Role, Vec<u8>)> = plan
         .problem()
         .tensors()
@@ -219,6 +289,10 @@ fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Resul
                 Role::Input => to_bytes(layout.storage, &input),
                 Role::Weight => to_bytes(layout.storage, &weight),
                 Role::Bias => to_bytes(layout.storage, &bias),
+                Role::Scale => to_bytes(layout.storage, &scale),
+                Role::Shift => to_bytes(layout.storage, &shift),
+                Role::Residual => to_bytes(layout.storage, &vec![0.0; input.len()]),
+                Role::Gate => to_bytes(layout.storage, &vec![1.0; of_conditions]),
                 Role::Output => to_bytes(layout.storage, &vec![7.0; input.len()]),
                 _ => to_bytes(StorageType::F32, &vec![7.0; rows.len()]),
             };
@@ -241,6 +315,24 @@ fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Resul
             let y = output[i * width + column];
             let weight = if affine.has_weight() { f64::from(weight[column]) } else { 1.0 };
             let bias = if affine.has_bias() { f64::from(bias[column]) } else { 0.0 };
+            let of_condition = i / ROWS_PER_CONDITION * width + column;
+            // What x̂ is multiplied by, what is added, and the magnitudes of what the two are made of.
+            let (weight, bias, terms) = match variant.modulation {
+                None => (weight, bias, None),
+                Some(modulation) => {
+                    let (scale, shift) = (f64::from(scale[of_condition]), f64::from(shift[of_condition]));
+                    match modulation {
+                        Modulation::Adaptive => {
+                            let terms = (weight * (1.0 + scale.abs()), bias.abs() * (1.0 + scale.abs()) + shift.abs());
+                            (weight * (1.0 + scale), bias * (1.0 + scale) + shift, Some(terms))
+                        }
+                        Modulation::Conditional => {
+                            let terms = (weight + scale.abs(), bias.abs() + shift.abs());
+                            (weight + scale, bias + shift, Some(terms))
+                        }
+                    }
+                }
+            };
             let expected = normalized * weight + bias;
             let at = || format!("row {i} {column} ({:e}, …): {y:e} in place of {expected:e}", row[0]);
             if expected.is_nan() {
@@ -253,9 +345,14 @@ fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Resul
             if constant && f64::from(y) != expected {
                 return Err(format!("{}: a constant row gives exactly the bias", at()));
             }
-            let rounding = f64::from(f32::EPSILON) * ((normalized * weight).abs() + expected.abs());
+            // As `Sample` has it.
+            let rounded = match terms {
+                None => (normalized * weight).abs(),
+                Some((weight, bias)) => 3.0 * normalized.abs() * weight + 2.0 * bias,
+            };
+            let rounding = f64::from(f32::EPSILON) * (rounded + expected.abs());
             let last = if storage == StorageType::F32 { 0.0 } else { unit_in_the_last_place(storage, expected) };
-            let allowed = error_bound(width) * weight.abs() * scale(normalized) + rounding + last;
+            let allowed = error_bound(width) * weight.abs() * common::scale(normalized) + rounding + last;
             let error = (f64::from(y) - expected).abs();
             if error.is_nan() || error > allowed {
                 return Err(format!("{}, {error:e} off where {allowed:e} is allowed", at()));
@@ -280,9 +377,10 @@ fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Resul
     Ok(())
 }
 
-/// Every variant with every plan that can run it, forward or backward.
+/// Every variant with every plan that can run it, forward or backward. A third of them have conditions.
 fn variants(device: &GpuDevice, operation: Operation) -> Vec<(Variant, Plan)> {
     let mut all = Vec::new();
+    let mut count = 0;
     for width in [2, 5, 40, 64, 129, 768, 1000, 4104] {
         for storage in StorageType::ALL {
             for normalization in [Normalization::LayerNorm, Normalization::RmsNorm] {
@@ -292,7 +390,15 @@ fn variants(device: &GpuDevice, operation: Operation) -> Vec<(Variant, Plan)> {
                         Normalization::LayerNorm if i % 2 == 1 => Variance::Unbiased,
                         _ => Variance::Biased,
                     };
-                    let variant = Variant { storage, normalization, affine, variance, eps, width };
+                    // Not in step with eps, storage or width.
+                    count += 1;
+                    let (modulation, gate) = match (count + count / 9) % 9 {
+                        0 => (Some(Modulation::Adaptive), false),
+                        3 => (Some(Modulation::Conditional), false),
+                        6 => (Some(Modulation::Adaptive), true),
+                        _ => (None, false),
+                    };
+                    let variant = Variant { storage, normalization, affine, variance, eps, modulation, gate, width };
                     let problem = match operation {
                         Operation::Forward => variant.problem(rows(storage, width, 0).len()),
                         // Given statistics and measured ones in turn.

@@ -13,7 +13,7 @@ use gpu_layer_norm::kernel::{
     ARGUMENTS_WGSL, AdapterClass, BindingRole, Capabilities, Dialect, ENTRY_POINT, Kernel, Layout, Params, Plan,
     Problem, Role, SubgroupSizes,
 };
-use gpu_layer_norm::{Affine, Normalization, StorageType};
+use gpu_layer_norm::{Affine, Modulation, Normalization, StorageType};
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities as NagaCapabilities, ModuleInfo, ValidationFlags, Validator};
 
@@ -42,9 +42,19 @@ fn all_kernels() -> HashSet<Kernel> {
     for capabilities in all_capabilities() {
         for width in WIDTHS {
             for rows in [1, 100_000] {
-                for affine in AFFINES {
+                for (affine, modulation) in AFFINES.into_iter().zip([
+                    Modulation::Conditional,
+                    Modulation::Adaptive,
+                    if rows == 1 { Modulation::Conditional } else { Modulation::Adaptive },
+                ]) {
                     let forward = Problem::new(rows, width).expect("a valid problem").affine(affine);
-                    for problem in [forward, with_gradients(forward)] {
+                    let mut problems = vec![forward, with_gradients(forward)];
+                    // Where each is a kernel of its own, and not at every width.
+                    if [2, 5, 64, 1000, 4097].contains(&width) {
+                        let modulated = with_conditions(forward.modulation(modulation));
+                        problems.extend([modulated, with_gradients(modulated)]);
+                    }
+                    for problem in problems {
                         all.extend(kernels(Plan::new(&problem, &capabilities).ok()));
                         for strategy in STRATEGIES {
                             all.extend(kernels(Plan::with_strategy(&problem, &capabilities, strategy).ok()));
@@ -65,11 +75,22 @@ fn all_kernels() -> HashSet<Kernel> {
     all
 }
 
-/// The backward pass of a problem, with the gradients of the parameters that it has.
+/// The backward pass of a problem, with the gradients of the parameters that it has, and those of its conditions if it has any.
 fn with_gradients(problem: Problem) -> Problem {
+    let of_conditions =
+        [(Role::Scale, Role::ScaleGradient), (Role::Shift, Role::ShiftGradient), (Role::Gate, Role::GateGradient)];
+    let of_conditions = of_conditions.into_iter().filter(|(of, _)| problem.layout(*of).is_some()).map(|(_, role)| role);
     [Role::WeightGradient, Role::BiasGradient]
         .into_iter()
+        .chain(of_conditions)
         .fold(problem.backward(), |problem, role| problem.tensor(role, StorageType::F32).unwrap_or(problem))
+}
+
+/// A forward problem with scale, shift, residual and gate, four rows to a condition.
+fn with_conditions(problem: Problem) -> Problem {
+    let roles = [Role::Scale, Role::Shift, Role::Residual, Role::Gate];
+    let with = |problem: Problem, role| problem.tensor(role, StorageType::F32).expect("a valid problem");
+    roles.into_iter().fold(problem, with).rows_per_condition(4).expect("a valid problem")
 }
 
 /// Every storage type in every role, every tensor present and absent, in place, shared, RMS, zero-centred.
@@ -83,6 +104,30 @@ fn tensor_problems() -> Vec<Problem> {
             let own = place(storage, None, 0);
             for role in [Role::Input, Role::Residual, Role::Weight, Role::Bias, Role::Output, Role::Sum] {
                 problems.push(with(plain, role, own));
+            }
+            // Each of what a condition has alone, and two of them, of every storage type.
+            for modulation in [Modulation::Adaptive, Modulation::Conditional] {
+                let modulated = plain.modulation(modulation).rows_per_condition(4).expect("a valid problem");
+                let scaled = with(modulated, Role::Scale, own);
+                let gated = with(with(scaled, Role::Residual, own), Role::Gate, own);
+                let apart = with(gated.backward(), Role::ResidualGradient, own);
+                problems.extend([
+                    scaled,
+                    with(modulated, Role::Shift, own),
+                    with(scaled, Role::Shift, own),
+                    scaled.affine(Affine::None),
+                    gated,
+                    with(gated, Role::Sum, own),
+                    scaled.backward(),
+                    with(scaled.backward(), Role::ScaleGradient, own),
+                    with(modulated.backward(), Role::ShiftGradient, own),
+                    with(with(scaled.backward(), Role::ScaleGradient, own), Role::WeightGradient, own),
+                    with(with(scaled.backward(), Role::ShiftGradient, own), Role::BiasGradient, own),
+                    gated.backward(),
+                    apart,
+                    with(apart, Role::GateGradient, own),
+                    with(apart, Role::SumGradient, own),
+                ]);
             }
             let all = |problem: Problem| {
                 let operation = problem.operation();
@@ -275,11 +320,15 @@ fn the_params_block_has_the_layout_of_its_host_twin() {
     #[rustfmt::skip]
     let host = host!(
         spans, workgroups, workgroups_x, rows, max_workgroups_x, first_row, most_rows, segments, spans_per_workgroup,
-        least_workgroups, most_workgroups, groups, accumulate, turns, all_bits, eps, mean_share, variance_share,
-        variance_share_rest, variance_factor, input_base, input_stride, residual_base, residual_stride, output_base,
-        output_stride, sum_base, sum_stride, mean_base, mean_stride, rstd_base, rstd_stride, output_gradient_base,
-        output_gradient_stride, sum_gradient_base, sum_gradient_stride, input_gradient_base, input_gradient_stride, weight_base,
-        bias_base, weight_gradient_base, bias_gradient_base, padding_0, padding_1
+        least_workgroups, most_workgroups, groups, accumulate, condition_rows, conditions, walks, sequence_rows,
+        tiles, unbiased, turns, all_bits, eps, mean_share, variance_share, variance_share_rest, variance_factor,
+        input_base, input_stride, residual_base, residual_stride, output_base, output_stride, sum_base, sum_stride,
+        mean_base, mean_stride, rstd_base, rstd_stride, output_gradient_base, output_gradient_stride,
+        sum_gradient_base, sum_gradient_stride, input_gradient_base, input_gradient_stride, residual_gradient_base,
+        residual_gradient_stride, scale_base, scale_stride, shift_base, shift_stride, gate_base, gate_stride,
+        scale_gradient_base, scale_gradient_stride, shift_gradient_base, shift_gradient_stride, gate_gradient_base,
+        gate_gradient_stride, weight_base, bias_base, weight_gradient_base, bias_gradient_base, state_base,
+        state_stride
     );
     assert_eq!(wgsl, host);
 }

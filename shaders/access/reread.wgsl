@@ -13,7 +13,7 @@ fn span_shift(span: Span, slot: u32) -> f32 {
     var sum = Quad(0.0);
     for (var i = 0u; i < SAMPLES; i++) {
         let position = span.begin + min(i * SAMPLE_STRIDE + SAMPLE_STRIDE / 2u, span.units - 1u);
-        sum += unit_sum(unit_difference(source_unit(source_load(span.row, position)), origin, params.all_bits));
+        sum += unit_sum(unit_difference(source_unit(source_load(span, position)), origin, params.all_bits));
     }
     return origin + quad_sum(sum) / 16.0;
 }

@@ -4,7 +4,7 @@ struct Parameters {
     none: u32,
 }
 
-fn parameters_at(position: u32) -> Parameters {
+fn parameters_at(span: Span, position: u32) -> Parameters {
     return Parameters();
 }
 

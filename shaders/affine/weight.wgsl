@@ -5,7 +5,7 @@ struct Parameters {
 }
 
 // `position` counts units from the beginning of the row.
-fn parameters_at(position: u32) -> Parameters {
+fn parameters_at(span: Span, position: u32) -> Parameters {
     return Parameters(weight_unit(weight_load(0u, position)));
 }
 

@@ -7,7 +7,7 @@ fn normalized_unit(source: Source, mean: f32, rstd: f32, offset: f32, mask: u32)
 }
 
 fn input_gradient_of(gradient: Unit, normalized: Unit, row: Coefficients) -> Unit {
-    let centred = unit_fma(gradient, row.rstd, -row.gradient_mean * row.rstd);
+    let centred = unit_fma(gradient, row.rstd, row.summand);
     return unit_fma_unit(normalized, -row.slope * row.rstd, centred);
 }
 

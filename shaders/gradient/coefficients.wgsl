@@ -1,9 +1,9 @@
-// The coefficients of the rows, two vectors each: mean, rstd, offset, Σg / n; Σ(g · x̂) / n.
+// The coefficients of the rows, two vectors each: mean, rstd, offset, summand; slope.
 
-@group(0) @binding(16) var<storage, read_write> coefficients: array<vec4<f32>>;
+@group(0) @binding(24) var<storage, read_write> coefficients: array<vec4<f32>>;
 
 fn store_coefficients(row: u32, statistics: Statistics, sums: vec4<f32>) {
     let found = coefficients_of(statistics, sums);
-    coefficients[2u * row] = vec4<f32>(found.mean, found.rstd, found.offset, found.gradient_mean);
+    coefficients[2u * row] = vec4<f32>(found.mean, found.rstd, found.offset, found.summand);
     coefficients[2u * row + 1u] = vec4<f32>(found.slope, 0.0, 0.0, 0.0);
 }

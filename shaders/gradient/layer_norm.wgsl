@@ -14,7 +14,6 @@ fn row_sums(parts: vec4<f32>) -> vec4<f32> {
 fn coefficients_of(statistics: Statistics, sums: vec4<f32>) -> Coefficients {
     let offset = sums.z * params.mean_share;
     let products = fma(-offset, sums.x, sums.y);
-    return Coefficients(
-        statistics.mean, statistics.rstd, offset, sums.x * params.mean_share, products * params.variance_share,
-    );
+    let summand = -statistics.rstd * (sums.x * params.mean_share);
+    return Coefficients(statistics.mean, statistics.rstd, offset, summand, products * params.variance_share);
 }

@@ -21,8 +21,8 @@ struct Coefficients {
     rstd: f32,
     // x̂ = (x − mean) · rstd − offset
     offset: f32,
-    // Σg / n
-    gradient_mean: f32,
+    // −rstd · Σg / n: what is added to each element's gradient.
+    summand: f32,
     // Σ(g · x̂) / n
     slope: f32,
 }

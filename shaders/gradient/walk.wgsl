@@ -1,8 +1,11 @@
 // A walk: an invocation goes over rows in steps, always in the same columns, so that it can add up by column what it finds there.
-// `params.groups` walks share the rows; the one of group i has the rows i, i + groups, i + 2 · groups, …
 //
-// Precondition: where words of two elements are stored (`turns/pairs`), groups is even, so that the rows of a walk begin in the
-// same half of a word.
+// The rows of a condition are shared by `params.walks` walks, and no walk leaves its condition; where rows belong to no condition, all
+// of them are shared by all walks. The one of number i has the rows i, i + walks, i + 2 · walks, … of its condition. Walks are numbered
+// condition by condition; there are `params.groups`, of which the last may have no condition and no rows.
+//
+// Precondition: where words of two elements are stored (`turns/pairs`), `walks` is even, so that the rows of a walk begin in the same
+// half of a word.
 
 const EVEN: bool = WHOLE_TURNS && WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % LANES == 0u;
 
@@ -13,12 +16,24 @@ fn walk_group(place: Place) -> u32 {
     return place.first_span / SEGMENTS;
 }
 
-// The span of one round. Past the last row, where those that walk together may come, it is that row, which is then not owned.
+// The condition of a walk.
+fn walk_condition(group: u32) -> u32 {
+    if CONDITIONS {
+        return group / params.walks;
+    }
+    return 0u;
+}
+
+// The span of one round. Past the last row of the condition, where those that walk together may come, it is another row, which is then
+// not owned.
 fn walk_at(place: Place, round: u32) -> Span {
     let group = walk_group(place);
-    let index = group + round * params.groups;
+    let condition = walk_condition(group);
+    let within = group - condition * params.walks + round * params.walks;
+    let index = condition * params.condition_rows + within;
+    let owned = (within < params.condition_rows) & (index < params.rows);
     let row = min(index, params.rows - 1u);
     let begin = (place.first_span - group * SEGMENTS) * SEGMENT_UNITS;
     let units = min(SEGMENT_UNITS, ROW_UNITS - begin);
-    return Span(row, begin, units, place.lane, first_unit(row, place.lane), index < params.rows);
+    return Span(row, begin, units, place.lane, first_unit(row, place.lane), min(condition, params.conditions - 1u), owned);
 }

@@ -2,7 +2,11 @@
 
 fn walk_rounds(place: Place) -> u32 {
     let group = walk_group(place);
-    return (max(params.rows, group) - group + params.groups - 1u) / params.groups;
+    let condition = walk_condition(group);
+    let begin = min(condition * params.condition_rows, params.rows);
+    let rows = min(params.rows - begin, params.condition_rows);
+    let first = group - condition * params.walks;
+    return (max(rows, first) - first + params.walks - 1u) / params.walks;
 }
 
 fn owned_mask(span: Span) -> u32 {

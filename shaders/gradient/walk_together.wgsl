@@ -2,7 +2,8 @@
 
 // The same for all of the dispatch, and read from the binding, so that a browser sees that it is.
 fn walk_rounds(place: Place) -> u32 {
-    return (bound_params.rows + bound_params.groups - 1u) / bound_params.groups;
+    let rows = min(bound_params.rows, bound_params.condition_rows);
+    return (rows + bound_params.walks - 1u) / bound_params.walks;
 }
 
 // All bits where this round has a row: one that is not this walk's counts for nothing, and may be overwritten by now.

@@ -7,8 +7,8 @@ fn has_turn(span: Span, turn: u32, even: bool) -> bool {
 }
 
 fn write_sources(span: Span, turn: u32, first: Source, second: Source, scaling: Scaling, again: bool) {
-    let a = written(first, scaling, parameters_at(position_at(span, turn, false)), again);
-    let b = written(second, scaling, parameters_at(position_at(span, turn + 1u, false)), again);
+    let a = written(first, scaling, parameters_at(span, position_at(span, turn, false)), again);
+    let b = written(second, scaling, parameters_at(span, position_at(span, turn + 1u, false)), again);
     if span.owned {
         let position = span.begin + unit_index(span, turn);
         let has_first = in_span(span, turn, false);

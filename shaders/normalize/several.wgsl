@@ -1,5 +1,5 @@
 // Writes from where `span_source` says; where an invocation takes part in several spans, it reads weight and bias once for all of
-// them.
+// them. Precondition: such spans share their condition, if rows have any.
 
 // What lies at the same position in all spans of this invocation, of which `span` is the first.
 fn write_turn(place: Place, span: Span, turn: u32, even: bool) {
@@ -12,7 +12,7 @@ fn write_turn(place: Place, span: Span, turn: u32, even: bool) {
         return;
     }
     let position = span.begin + unit_index(span, turn);
-    let parameters = parameters_at(position);
+    let parameters = parameters_at(span, position);
     write_slot(span, 0u, turn, position, parameters);
     if SPANS_PER_LANE >= 2u {
         write_slot(span_at(place, 1u), 1u, turn, position, parameters);

@@ -2,8 +2,8 @@
 
 alias Source = InputRaw;
 
-fn source_load(row: u32, position: u32) -> Source {
-    return input_load(row, position);
+fn source_load(span: Span, position: u32) -> Source {
+    return input_load(span.row, position);
 }
 
 fn source_unit(source: Source) -> Unit {

@@ -2,8 +2,8 @@
 
 alias Source = Unit;
 
-fn source_load(row: u32, position: u32) -> Source {
-    return unit_add(input_unit(input_load(row, position)), residual_unit(residual_load(row, position)));
+fn source_load(span: Span, position: u32) -> Source {
+    return unit_add(input_unit(input_load(span.row, position)), residual_unit(residual_load(span.row, position)));
 }
 
 fn source_unit(source: Source) -> Unit {

@@ -2,6 +2,11 @@
 
 alias Unit = Quad;
 
+// The same value in all elements.
+fn unit_of(value: f32) -> Unit {
+    return Quad(value);
+}
+
 fn unit_first(unit: Unit) -> f32 {
     return quad_first(unit);
 }

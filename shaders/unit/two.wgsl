@@ -5,6 +5,11 @@ struct Unit {
     high: Quad,
 }
 
+// The same value in all elements.
+fn unit_of(value: f32) -> Unit {
+    return Unit(Quad(value), Quad(value));
+}
+
 fn unit_first(unit: Unit) -> f32 {
     return quad_first(unit.low);
 }

@@ -3,7 +3,9 @@ use std::collections::HashMap;
 
 use super::GpuDevice;
 use crate::Error;
-use crate::kernel::{ARGUMENTS_WGSL, BindingRole, ENTRY_POINT, Kernel, Params};
+use crate::kernel::{
+    ARGUMENTS_WGSL, BindingRole, ENTRY_POINT, Kernel, Params, ProjectionBinding, ProjectionKernel, ProjectionParams,
+};
 
 /// Compiled shaders.
 pub(crate) type Pipelines = HashMap<Shader, Pipeline>;
@@ -15,6 +17,8 @@ pub(crate) enum Shader {
     Kernel(Kernel),
     /// What fits dispatches to a row count on the device.
     Arguments,
+    /// A product of matrices, or the gradient of a table.
+    Projection(ProjectionKernel),
 }
 
 /// A compiled kernel and the layout of its bind group.
@@ -53,6 +57,13 @@ impl GpuDevice {
                 let bindings = vec![uniform(0, 16), storage(1, true), storage(2, false), storage(3, false)];
                 ("row count".into(), ARGUMENTS_WGSL.into(), bindings)
             }
+            Shader::Projection(kernel) => {
+                let bindings = kernel.bindings().into_iter().map(|binding| match binding {
+                    ProjectionBinding::Params => uniform(binding.number(), ProjectionParams::SIZE),
+                    _ => storage(binding.number(), binding != ProjectionBinding::Result),
+                });
+                (kernel.label(), kernel.wgsl(), bindings.collect())
+            }
         };
         let label = Some(label.as_str());
         self.scoped("the compiling of a kernel", 0, |device| {
@@ -73,7 +84,8 @@ impl GpuDevice {
             //   plan says, for all segments, rows and walks of the longest chunk; a dispatch has `params.groups` walks and no
             //   invocations beside. Nothing outside this crate can write the parameters or the scratch memory; a row count on the
             //   device can only lower the rows, and where there are none no row is gone over. Arrays in workgroup memory are indexed
-            //   by local index, private ones by turn and span, which are below their lengths.
+            //   by local index, private ones by turn and span, which are below their lengths. A projection takes rows, columns and
+            //   terms below those of its params, categories below the number of samples, and rows of a table up to its last one.
             // - Division. Divisors are constants of at least 1, counts of elements, or the number of walks, which is 0 only where
             //   nothing walks.
             // - Loops. Each counts up to a constant, or up to a number of turns, rows or walks that the host has bounded.

@@ -65,6 +65,11 @@ impl Region {
         self.row_stride
     }
 
+    /// Whether it may be a tensor as a whole: nothing is left free before it or between its rows.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.offset == 0 && self.row_stride.is_none()
+    }
+
     /// That the region lies within its buffer, which can be bound.
     pub(crate) fn check(&self, role: Role, problem: &Problem, device: &GpuDevice) -> Result<(), Error> {
         if let Some(tensor) = &self.tensor {

@@ -3,12 +3,13 @@
 //! Strategy resident is one kernel that holds rows in registers, as it does in the forward pass. Streaming is two: one finds out what
 //! the gradient of each row takes from the row as a whole, the other walks over the rows by column. Split puts a third between them,
 //! because the first has cut the rows into segments. Before them, the forward pass's kernels measure the rows, where the statistics
-//! are not given; after them, one adds up what the walks have left for the gradients of weight and bias.
+//! are not given; after them, one adds up what the walks have left for the gradients of scale, shift and gate, condition by condition,
+//! and one for those of weight and bias.
 
 use super::geometry::{kernels, max_invocations, only_read};
 use super::{
-    Access, AdapterClass, Affine, Capabilities, Entry, Geometry, Kernel, Normalization, Place, Problem, Reduction,
-    Role, Slot, Unit, ranking,
+    Access, AdapterClass, Capabilities, Entry, Geometry, Kernel, Modulation, Normalization, Place, Problem, Reduction,
+    Role, ColumnSums, Slot, Unit, ranking,
 };
 use crate::{Error, StorageType};
 
@@ -45,13 +46,19 @@ pub(super) fn gradient_kernels(
     if geometry.spans_per_lane > 1 {
         return refuse("an invocation takes several spans at once in the backward pass; 1 span a lane would do");
     }
+    let causal = problem.sequence_rows().is_some();
+    if causal && geometry.access == Access::Held {
+        return refuse("rows are not held in the backward pass of causal layer normalization; Reread would do");
+    }
     let mut all = Vec::new();
-    if !problem.has_statistics()? {
+    if causal {
+        all.extend(super::causal::measuring_kernels(problem, capabilities, kernel));
+    } else if !problem.has_statistics()? {
         all.extend(statistics_kernels(problem, capabilities)?);
     }
     // A statistic that is not given is read from where the kernels before have left it.
     let statistic = |role: Role| {
-        let measured = role == Role::Rstd || problem.statistics().layout(role).is_some();
+        let measured = !causal && (role == Role::Rstd || problem.statistics().layout(role).is_some());
         let slot = Slot { storage: StorageType::F32, place: Place::Own };
         kernel.slot(role).or(measured.then_some(slot))
     };
@@ -59,38 +66,65 @@ pub(super) fn gradient_kernels(
     for role in [Role::Mean, Role::Rstd] {
         kernel.slots[role as usize] = statistic(role);
     }
-    let gradients = [Role::WeightGradient, Role::BiasGradient];
+    // What the kernels that walk over rows have nothing to do with.
+    let others = [
+        Role::Bias,
+        Role::WeightGradient,
+        Role::BiasGradient,
+        Role::ScaleGradient,
+        Role::ShiftGradient,
+        Role::GateGradient,
+    ];
     let without = |kernel: &Kernel, roles: &[Role]| {
         let mut slots = kernel.slots;
         roles.iter().for_each(|role| slots[*role as usize] = None);
         slots
     };
     if geometry.access == Access::Held {
-        all.push(Kernel { entry: Entry::Gradient, slots: without(&kernel, &gradients), ..kernel });
+        all.push(Kernel { entry: Entry::Gradient, slots: without(&kernel, &others), ..kernel });
     } else {
-        let read = [Role::Input, Role::Residual, Role::Weight, Role::OutputGradient, Role::Mean, Role::Rstd];
+        let read = [
+            Role::Input,
+            Role::Residual,
+            Role::Gate,
+            Role::Weight,
+            Role::Scale,
+            Role::OutputGradient,
+            Role::Mean,
+            Role::Rstd,
+        ];
         all.push(Kernel {
             entry: Entry::GradientSums,
             unit: kernel.unit.read_only(),
-            parameter_sums: Affine::None,
+            column_sums: ColumnSums::default(),
             slots: only_read(&kernel, &read),
             ..kernel
         });
-        if kernel.segments() > 1 {
+        if causal {
+            all.extend(super::causal::gradient_scans(problem, capabilities, kernel));
+        } else if kernel.segments() > 1 {
             all.push(Kernel {
                 entry: Entry::GradientMerge,
                 unit: Unit::Scalar,
                 zero_centred_weight: false,
-                parameter_sums: Affine::None,
+                column_sums: ColumnSums::default(),
                 slots: only_read(&kernel, &[Role::Mean, Role::Rstd]),
                 ..kernel
             });
         }
-        let slots = without(&kernel, &[&gradients[..], &[Role::Mean, Role::Rstd]].concat());
-        all.push(columns(capabilities, Kernel { entry: Entry::GradientColumns, slots, ..kernel }));
+        let slots = without(&kernel, &[&others[..], &[Role::Mean, Role::Rstd]].concat());
+        all.push(columns(capabilities, Kernel { entry: Entry::GradientColumns, causal: false, slots, ..kernel }));
     }
-    if kernel.parameter_sums != Affine::None {
-        all.push(parameters(problem, capabilities, &kernel));
+    let of_conditions = [Role::ScaleGradient, Role::ShiftGradient, Role::GateGradient];
+    if of_conditions.into_iter().any(|role| kernel.slot(role).is_some()) {
+        let is_scaled = kernel.slot(Role::ScaleGradient).is_some() && kernel.modulation == Modulation::Adaptive;
+        let read: &[Role] = if is_scaled { &[Role::Weight, Role::Bias] } else { &[] };
+        all.push(sums(problem, capabilities, &kernel, Entry::GradientConditions, &[&of_conditions, read].concat()));
+    }
+    let of_parameters = [Role::WeightGradient, Role::BiasGradient];
+    if of_parameters.into_iter().any(|role| kernel.slot(role).is_some()) {
+        let read: &[Role] = if kernel.modulation == Modulation::Adaptive { &[Role::Scale] } else { &[] };
+        all.push(sums(problem, capabilities, &kernel, Entry::GradientParameters, &[&of_parameters, read].concat()));
     }
     Ok(all)
 }
@@ -139,12 +173,16 @@ fn columns(capabilities: &Capabilities, kernel: Kernel) -> Kernel {
     }
 }
 
-/// The kernel that adds up what the walks have left.
-fn parameters(problem: &Problem, capabilities: &Capabilities, kernel: &Kernel) -> Kernel {
-    let gradients = [Role::WeightGradient, Role::BiasGradient];
+/// A kernel that adds up what the walks have left, and has these tensors.
+fn sums(problem: &Problem, capabilities: &Capabilities, kernel: &Kernel, entry: Entry, roles: &[Role]) -> Kernel {
     let divides = |count: u64| count.is_multiple_of(Unit::Vector.elements().into());
-    let fits = |role| problem.layout(role).is_none_or(|layout| divides(layout.offset));
-    let is_vector = divides(kernel.width.into()) && gradients.into_iter().all(fits);
+    let fits = |role: Role| {
+        let stride_fits = |stride: u64| !role.is_condition() || problem.rows_of(role) <= 1 || divides(stride);
+        problem
+            .layout(role)
+            .is_none_or(|layout| divides(layout.offset) && layout.row_stride.is_none_or(stride_fits))
+    };
+    let is_vector = divides(kernel.width.into()) && roles.iter().copied().all(fits);
     let unit = if is_vector { Unit::Vector } else { Unit::Scalar };
     let max = max_invocations(capabilities);
     // On a GPU, lanes enough to fill it where columns are few.
@@ -155,16 +193,23 @@ fn parameters(problem: &Problem, capabilities: &Capabilities, kernel: &Kernel) -
     let workgroup = 1_u32 << workgroup.min(max).max(1).ilog2();
     let lanes = (1_u32 << lanes.ilog2()).min(workgroup);
     let mut slots = [None; Role::ALL.len()];
-    for role in gradients {
+    for &role in roles {
         slots[role as usize] = kernel.slot(role);
     }
+    let slot = |role: Role| slots[role as usize].is_some();
     Kernel {
-        entry: Entry::GradientParameters,
+        entry,
         unit,
         access: Access::Reread,
         reduction: if lanes == 1 { Reduction::Lane } else { Reduction::Workgroup },
         normalization: Normalization::default(),
-        zero_centred_weight: false,
+        zero_centred_weight: kernel.zero_centred_weight && slot(Role::Weight),
+        causal: false,
+        modulation: if slot(Role::Scale) || slot(Role::ScaleGradient) {
+            kernel.modulation
+        } else {
+            Modulation::default()
+        },
         slots,
         segment_width: kernel.width,
         lanes,
@@ -175,46 +220,75 @@ fn parameters(problem: &Problem, capabilities: &Capabilities, kernel: &Kernel) -
     }
 }
 
-/// Walks over the rows of a chunk that is as long as a chunk may be: enough to fill the device, none too long. 0 in a forward pass,
+/// Walks over the rows of a chunk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Walks {
+    /// All of them; 0 where nothing walks.
+    pub(super) all: u32,
+    /// Those over the rows of one condition; at least 1. All of them where rows belong to no condition.
+    pub(super) per_condition: u32,
+}
+
+/// Rows that share a condition, as far as walks are concerned; `u64::MAX` where rows belong to none.
+pub(super) fn condition_rows(problem: &Problem) -> u64 {
+    if problem.has_conditions() { problem.condition_rows() } else { u64::MAX }
+}
+
+/// Walks over the rows of a chunk that is as long as a chunk may be: enough to fill the device, none too long. None in a forward pass,
 /// and where there are no rows.
-pub(super) fn walks(capabilities: &Capabilities, kernels: &[Kernel], rows: u64) -> Result<u32, Error> {
-    let Some(kernel) = kernels.iter().find(|kernel| kernel.entry.walks()).filter(|_| rows > 0) else { return Ok(0) };
-    let step = walk_step(kernel);
+pub(super) fn walks(
+    problem: &Problem,
+    capabilities: &Capabilities,
+    kernels: &[Kernel],
+    rows: u64,
+) -> Result<Walks, Error> {
+    let Some(kernel) = kernels.iter().find(|kernel| kernel.entry.walks()).filter(|_| rows > 0) else {
+        return Ok(Walks { all: 0, per_condition: 1 });
+    };
+    let condition_rows = condition_rows(problem).min(rows);
+    let conditions = rows.div_ceil(condition_rows);
+    // What the walks of a workgroup are, so that none is without rows where there are no conditions.
+    let step = if conditions == 1 { walk_step(kernel) } else { pair_step(kernel) };
     let workgroups = ranking::fill(capabilities, kernel.workgroup_size()).div_ceil(kernel.segments().into());
     // Where several walks share a workgroup, each of some rows, or what they leave would be as much as what they read.
     let some = rows.div_ceil(SHORT_WALK).max(workgroups);
-    let fill = (workgroups * u64::from(kernel.spans_per_workgroup)).min(some);
-    let needed = rows.div_ceil(longest_walk(kernel));
-    let wanted = fill.max(needed).min(rows).max(1).next_multiple_of(step);
-    let walks = wanted.min(most_walks(capabilities, kernel));
-    let bytes = walks * sum_bytes(kernel);
+    let fill = (workgroups * u64::from(kernel.spans_per_workgroup)).min(some).div_ceil(conditions);
+    let needed = condition_rows.div_ceil(longest_walk(kernel));
+    let wanted = fill.max(needed).min(condition_rows).max(1).next_multiple_of(step);
+    let most = (most_walks(capabilities, kernel) / conditions / step).max(1) * step;
+    let per_condition = wanted.min(most);
+    let all = (conditions * per_condition).next_multiple_of(walk_step(kernel));
+    let bytes = (all + u64::from(kernel.conditions)) * sum_bytes(kernel);
     if bytes > capabilities.max_binding_bytes {
         let (width, most) = (kernel.width, capabilities.max_binding_bytes);
         return Err(Error::Geometry {
-            reason: format!(
-                "the sums of {walks} walks over rows of {width} take {bytes} bytes, the device binds {most}"
-            ),
+            reason: format!("the sums of {all} walks over rows of {width} take {bytes} bytes, the device binds {most}"),
         });
     }
-    Ok(walks as u32)
+    Ok(Walks { all: all as u32, per_condition: per_condition as u32 })
 }
 
-/// What the number of walks is a multiple of: those of a workgroup, and two where the rows of a walk are to begin in the same half of a
-/// word.
+/// What the number of walks over the rows of a condition is a multiple of: two where these are to begin in the same half of a word.
+fn pair_step(kernel: &Kernel) -> u64 {
+    if kernel.unit == Unit::Pair { 2 } else { 1 }
+}
+
+/// What the number of all walks is a multiple of: those of a workgroup, and [`pair_step`].
 fn walk_step(kernel: &Kernel) -> u64 {
     let step = u64::from(kernel.spans_per_workgroup);
-    if kernel.unit == Unit::Pair && step % 2 == 1 { 2 * step } else { step }
+    if step.is_multiple_of(pair_step(kernel)) { step } else { 2 * step }
 }
 
 /// Bytes that one walk leaves.
 fn sum_bytes(kernel: &Kernel) -> u64 {
-    u64::from(kernel.sums()) * u64::from(kernel.width) * 4
+    u64::from(kernel.column_sums.count()) * u64::from(kernel.width) * 4
 }
 
-/// Walks for which there is scratch memory; always some.
+/// Walks for which there is scratch memory; always some. One is left out, whose place is for the sum of them all.
 fn most_walks(capabilities: &Capabilities, kernel: &Kernel) -> u64 {
     let bytes = SCRATCH_BYTES.min(capabilities.max_binding_bytes);
-    let most = bytes.checked_div(sum_bytes(kernel)).unwrap_or(u64::MAX).min(MAX_WALKS);
+    let carry = u64::from(kernel.conditions);
+    let most = bytes.checked_div(sum_bytes(kernel)).unwrap_or(u64::MAX).saturating_sub(carry).min(MAX_WALKS);
     (most / walk_step(kernel)).max(1) * walk_step(kernel)
 }
 
@@ -224,9 +298,18 @@ fn longest_walk(kernel: &Kernel) -> u64 {
 }
 
 /// Rows of a chunk at most, for kernels that walk over them.
-pub(super) fn most_rows(capabilities: &Capabilities, kernels: &[Kernel]) -> u64 {
+pub(super) fn most_rows(problem: &Problem, capabilities: &Capabilities, kernels: &[Kernel]) -> u64 {
     let Some(kernel) = kernels.iter().find(|kernel| kernel.entry.walks()) else { return u64::MAX };
     let row_bytes: u64 = super::plan::scratch_of(kernels, 1, 0).iter().map(|(_, bytes)| bytes).sum();
-    let by_scratch = SCRATCH_BYTES.checked_div(row_bytes).unwrap_or(u64::MAX).max(1);
-    most_walks(capabilities, kernel).saturating_mul(longest_walk(kernel)).min(by_scratch)
+    // A sequence is taken as a whole, whatever it needs.
+    let least = problem.sequence_rows().unwrap_or(1).min(problem.rows()).max(1);
+    let by_scratch = SCRATCH_BYTES.checked_div(row_bytes).unwrap_or(u64::MAX).max(least);
+    let (walks, rows) = (most_walks(capabilities, kernel), condition_rows(problem));
+    // As many conditions as there are walks for, or as many rows of one.
+    let walks_of_condition = rows.div_ceil(longest_walk(kernel)).next_multiple_of(pair_step(kernel));
+    let by_walks = match walks / walks_of_condition {
+        0 => walks.saturating_mul(longest_walk(kernel)),
+        conditions => conditions.saturating_mul(rows),
+    };
+    by_walks.min(by_scratch)
 }

@@ -2,9 +2,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::backward::gradient_kernels;
+use super::causal::causal_kernels;
 use super::{
-    Access, Affine, Capabilities, Dialect, Entry, Kernel, Layout, Operation, Place, Problem, Reduction, Role, Slot,
-    Unit,
+    Access, Capabilities, Dialect, Entry, Kernel, Layout, Modulation, Operation, Place, Problem, Reduction, Role,
+    ColumnSums, Slot, Unit,
 };
 use crate::{Error, StorageType};
 
@@ -148,8 +149,24 @@ pub(super) fn kernels(
     capabilities: &Capabilities,
     geometry: Geometry,
 ) -> Result<Vec<Kernel>, Error> {
+    for (what, needs) in [
+        (Role::Gate, Role::Residual),
+        (Role::ResidualGradient, Role::Residual),
+        (Role::GateGradient, Role::Gate),
+        (Role::ScaleGradient, Role::Scale),
+    ] {
+        if problem.layout(what).is_some() && problem.layout(needs).is_none() {
+            return Err(Error::Needs { what: what.name(), needs: needs.name() });
+        }
+    }
+    if problem.layout(Role::State).is_some() && problem.sequence_rows().is_none() {
+        return Err(Error::Needs { what: Role::State.name(), needs: "causal normalization" });
+    }
     let kernel = first_kernel(problem, capabilities, geometry)?;
     let mut kernels = match problem.operation() {
+        Operation::Forward if problem.sequence_rows().is_some() => {
+            causal_kernels(problem, capabilities, geometry, kernel)?
+        }
         Operation::Forward => forward_kernels(kernel, geometry),
         Operation::Backward => gradient_kernels(problem, capabilities, geometry, kernel)?,
     };
@@ -252,6 +269,12 @@ fn first_kernel(problem: &Problem, capabilities: &Capabilities, geometry: Geomet
             ));
         }
     }
+    if kernel.conditions && !problem.condition_rows().is_multiple_of(spans_per_lane.into()) {
+        return refuse(format!(
+            "{spans_per_lane} spans a lane share a condition; a divisor of {} rows a condition would do",
+            problem.condition_rows()
+        ));
+    }
     if kernel.unit == Unit::Pair {
         if spans_per_lane > 1 {
             return refuse(format!(
@@ -276,11 +299,21 @@ fn forward_kernels(kernel: Kernel, geometry: Geometry) -> Vec<Kernel> {
     let partial = Kernel {
         entry: Entry::Partial,
         unit: kernel.unit.read_only(),
-        zero_centred_weight: false,
-        slots: only_read(&kernel, &[Role::Input, Role::Residual]),
-        ..kernel
+        ..measuring(kernel)
     };
     vec![partial, Kernel { entry: Entry::Merge, access: Access::Reread, ..kernel }]
+}
+
+/// A kernel that measures rows, without what has no part in that.
+pub(super) fn measuring(kernel: Kernel) -> Kernel {
+    Kernel {
+        zero_centred_weight: false,
+        modulation: Modulation::default(),
+        conditions: kernel.slot(Role::Gate).is_some(),
+        causal: false,
+        slots: only_read(&kernel, &[Role::Input, Role::Residual, Role::Gate]),
+        ..kernel
+    }
 }
 
 /// These tensors of a kernel, for one that writes none of them: what a pass does not depend on is left out of its key.
@@ -315,7 +348,7 @@ pub(super) fn check_kernel(kernel: &Kernel, capabilities: &Capabilities) -> Resu
         return refuse(format!("{size} invocations a workgroup, the device has {most}"));
     }
     let turns = u64::from(kernel.turns()) * u64::from(kernel.spans_per_lane);
-    let tensors = if kernel.entry == Entry::Gradient { 2 + kernel.sums() } else { 1 };
+    let tensors = if kernel.entry == Entry::Gradient { 2 + kernel.column_sums.count() } else { 1 };
     let held = match kernel.access {
         Access::Held => turns,
         Access::Partly { registers, .. } => registers.into(),
@@ -356,9 +389,17 @@ fn plain_kernel(problem: &Problem) -> Result<Kernel, Error> {
         reduction: Reduction::Lane,
         normalization: problem.normalization_kind(),
         zero_centred_weight: problem.has_zero_centred_weight() && problem.affine_kind().has_weight(),
-        parameter_sums: match problem.operation() {
-            Operation::Forward => Affine::None,
-            Operation::Backward => problem.parameter_sums(),
+        // Without either of what they go together with, both forms are one.
+        modulation: match problem.layout(Role::Scale).or(problem.layout(Role::Shift)) {
+            Some(_) if problem.affine_kind().has_weight() => problem.modulation_kind(),
+            _ => Modulation::default(),
+        },
+        conditions: problem.has_conditions(),
+        causal: problem.sequence_rows().is_some(),
+        carries: false,
+        column_sums: match problem.operation() {
+            Operation::Forward => ColumnSums::default(),
+            Operation::Backward => problem.column_sums(),
         },
         slots: slots(problem)?,
         width: problem.width(),
@@ -384,17 +425,19 @@ pub(super) fn unit_of(problem: &Problem) -> Unit {
     let divides = |unit: Unit| {
         let whole = |count: u64| count.is_multiple_of(unit.elements().into());
         let fits = |(role, layout): (Role, &Layout)| {
-            let strides_matter = !role.is_parameter() && problem.rows() > 1;
-            // Statistics are got at one by one, and the gradients of parameters by a kernel of their own.
+            let strides_matter = problem.rows_of(role) > 1;
+            // Statistics are got at one by one, and gradients that are sums over rows by a kernel of their own.
             role.is_statistic()
-                || role.parameter().is_some()
+                || role.is_sum()
+                || role == Role::State
                 || whole(layout.offset) && layout.row_stride.is_none_or(|stride| !strides_matter || whole(stride))
         };
         whole(problem.width().into()) && problem.tensors().all(fits)
     };
     let is_small = |role: Role| problem.layout(role).is_some_and(|layout| layout.storage.bytes() == 2);
     let mut row_tensors = problem.operation().row_tensors().iter().filter(|role| problem.layout(**role).is_some());
-    let is_row = |role: &Role| !role.is_statistic() && !role.is_parameter();
+    let is_row =
+        |role: &Role| !role.is_statistic() && !role.is_parameter() && !role.is_condition() && *role != Role::State;
     if row_tensors.all(|role| is_small(*role)) && divides(Unit::Octet) {
         Unit::Octet
     } else if divides(Unit::Vector) {

@@ -17,10 +17,12 @@
 
 mod backward;
 mod capabilities;
+mod causal;
 mod geometry;
 mod params;
 mod plan;
 mod problem;
+mod projection;
 mod ranking;
 mod source;
 mod tunings;
@@ -29,7 +31,11 @@ pub use capabilities::{AdapterClass, Capabilities, Dialect, SubgroupSizes};
 pub use geometry::{Geometry, MAX_TURNS, Strategy};
 pub use params::Params;
 pub use plan::{Chunk, Dispatch, Plan};
-pub use problem::{Affine, Layout, MAX_WIDTH, Normalization, Operation, Problem, Role, Variance};
+pub use problem::{Affine, Layout, MAX_WIDTH, Modulation, Normalization, Operation, Problem, Role, ColumnSums, Variance};
+pub use projection::Activation;
+pub(crate) use projection::{
+    Finish, MAX_ELEMENTS, Picked, ProjectionBinding, ProjectionKernel, ProjectionParams, Sharing,
+};
 pub use source::{
     ARGUMENTS_WGSL, Access, Binding, BindingRole, ENTRY_POINT, Entry, Kernel, Place, Reduction, Slot, Unit,
 };

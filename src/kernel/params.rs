@@ -1,4 +1,4 @@
-/// The uniform block of one dispatch: binding 0 of every kernel, 176 bytes. Its twin is `shaders/params.wgsl`.
+/// The uniform block of one dispatch: binding 0 of every kernel, 256 bytes. Its twin is `shaders/params.wgsl`.
 ///
 /// A base is where the first row begins in the bound part of a tensor, a stride leads from one row to the next; both count
 /// units of access, those of mean and rstd elements. Tensors that the problem does not have leave theirs 0.
@@ -27,10 +27,23 @@ pub struct Params {
     pub least_workgroups: u32,
     /// The most workgroups that have work however many the rows are.
     pub most_workgroups: u32,
-    /// Walks over the rows, of which each leaves sums for the gradients of weight and bias; 0 in a forward pass.
+    /// Walks over the rows, of which each leaves sums for gradients; in a scan over positions the tiles or the sequences; else 0.
     pub groups: u32,
-    /// Not 0 where those sums, or the gradients themselves, are added to what lies there.
+    /// Not 0 where those sums, or the gradients themselves, are added to what lies there. In `shaders/gradient_parameters.wgsl` bits:
+    /// 1 for the gradients, 2 where there are sums of dispatches before, 4 where there will be later ones.
     pub accumulate: u32,
+    /// Rows that share a condition; `u32::MAX` where rows belong to none.
+    pub condition_rows: u32,
+    /// Conditions of this dispatch; at least 1.
+    pub conditions: u32,
+    /// Walks over the rows of each condition; at least 1.
+    pub walks: u32,
+    /// Rows of a sequence; `u32::MAX` where rows belong to none.
+    pub sequence_rows: u32,
+    /// Tiles of a sequence; at least 1.
+    pub tiles: u32,
+    /// 1 for the unbiased variance, 0 for the biased one.
+    pub unbiased: f32,
     /// [`Kernel::turns`](super::Kernel::turns), for loops that a driver should not unroll.
     pub turns: u32,
     /// `u32::MAX`; a mask of all bits that a compiler cannot see through.
@@ -81,6 +94,34 @@ pub struct Params {
     pub input_gradient_base: u32,
     /// Stride of the input gradient.
     pub input_gradient_stride: u32,
+    /// Base of the gradient by the residual.
+    pub residual_gradient_base: u32,
+    /// Stride of the gradient by the residual.
+    pub residual_gradient_stride: u32,
+    /// Base of the scale.
+    pub scale_base: u32,
+    /// From one condition's scale to the next one's.
+    pub scale_stride: u32,
+    /// Base of the shift.
+    pub shift_base: u32,
+    /// From one condition's shift to the next one's.
+    pub shift_stride: u32,
+    /// Base of the gate.
+    pub gate_base: u32,
+    /// From one condition's gate to the next one's.
+    pub gate_stride: u32,
+    /// Base of the gradient of the scale.
+    pub scale_gradient_base: u32,
+    /// Stride of the gradient of the scale.
+    pub scale_gradient_stride: u32,
+    /// Base of the gradient of the shift.
+    pub shift_gradient_base: u32,
+    /// Stride of the gradient of the shift.
+    pub shift_gradient_stride: u32,
+    /// Base of the gradient of the gate.
+    pub gate_gradient_base: u32,
+    /// Stride of the gradient of the gate.
+    pub gate_gradient_stride: u32,
     /// Base of the weight.
     pub weight_base: u32,
     /// Base of the bias.
@@ -89,13 +130,13 @@ pub struct Params {
     pub weight_gradient_base: u32,
     /// Base of the gradient of the bias.
     pub bias_gradient_base: u32,
-    /// Makes the size a multiple of 16 bytes, as GLSL's uniform blocks have it.
-    pub padding_0: u32,
-    /// As the padding before.
-    pub padding_1: u32,
+    /// Base of the state of the sequences, in words.
+    pub state_base: u32,
+    /// Words from one sequence's state to the next one's.
+    pub state_stride: u32,
 }
 
-const _: () = assert!(size_of::<Params>() == 176);
+const _: () = assert!(size_of::<Params>() == 256);
 
 impl Params {
     /// Size in bytes.

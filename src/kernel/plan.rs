@@ -1,10 +1,12 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::backward::{most_rows, walks};
+use super::causal::{TILE, most_rows as most_rows_of_scans};
+use super::backward::{Walks, condition_rows, most_rows, walks};
 use super::geometry::{check_capabilities, check_kernel, check_storage_buffers, kernels};
 use super::{
-    AdapterClass, BindingRole, Capabilities, Dialect, Entry, Geometry, Kernel, Params, Problem, Role, Strategy, ranking,
+    AdapterClass, BindingRole, Capabilities, Dialect, Entry, Geometry, Kernel, Operation, Params, Problem, Role, Strategy,
+    Variance, ranking,
 };
 use crate::Error;
 
@@ -123,7 +125,12 @@ impl Plan {
         }
         let kernels = kernels(problem, capabilities, geometry)?;
         let rows_per_chunk = rows_per_chunk(problem, capabilities, &kernels)?;
-        let count = problem.rows().div_ceil(rows_per_chunk);
+        let (rows_per_chunk, within) = whole_chunks(problem, rows_per_chunk)?;
+        let count = match within {
+            u64::MAX => problem.rows().div_ceil(rows_per_chunk),
+            _ => problem.rows().div_ceil(within).saturating_mul(within.div_ceil(rows_per_chunk)),
+        };
+        let count = count.min(problem.rows());
         if count > MAX_CHUNKS {
             return Err(Error::Geometry {
                 reason: format!(
@@ -132,16 +139,18 @@ impl Plan {
             });
         }
         let longest = rows_per_chunk.min(problem.rows());
-        let walks = walks(capabilities, &kernels, longest)?;
+        let walks = walks(problem, capabilities, &kernels, longest)?;
         let mut chunks = Vec::new();
         let mut first = 0;
         // The gradients of parameters are written even where there are no rows.
         while first < problem.rows() || chunks.is_empty() && kernels.iter().any(outlives_rows) {
-            let last = problem.rows().min(first + rows_per_chunk);
+            let end_of_condition = (first / within + 1).saturating_mul(within);
+            let last = problem.rows().min(first + rows_per_chunk).min(end_of_condition);
             chunks.push(chunk(problem, capabilities, &kernels, first..last, walks)?);
             first = last;
         }
-        let mut scratch = scratch_of(&kernels, longest, walks.into());
+        let carry = u64::from(problem.has_conditions() && chunks.len() > 1);
+        let mut scratch = scratch_of(&kernels, longest, u64::from(walks.all) + carry);
         // No binding is empty.
         scratch.iter_mut().for_each(|(_, bytes)| *bytes = (*bytes).max(16));
         Ok(Self { problem: *problem, geometry, kernels, chunks, scratch })
@@ -274,7 +283,10 @@ pub(super) fn scratch_of(kernels: &[Kernel], rows: u64, walks: u64) -> Vec<(Bind
             let bytes = match binding.role {
                 BindingRole::Partials | BindingRole::SegmentSums => rows * u64::from(kernel.segments()) * 16,
                 BindingRole::Coefficients => rows * 32,
-                BindingRole::ParameterSums => walks * u64::from(kernel.sums()) * u64::from(kernel.width) * 4,
+                BindingRole::Scalings => rows * 16,
+                // No more tiles, and no more sequences, than rows.
+                BindingRole::Prefixes | BindingRole::Carry => rows * 32,
+                BindingRole::ColumnSums => walks * u64::from(kernel.column_sums.count()) * u64::from(kernel.width) * 4,
                 // Statistics that another kernel of the plan reads are not the caller's.
                 BindingRole::Tensor(role @ (Role::Mean | Role::Rstd)) if kernel.writes(role) => {
                     let is_read = |other: &Kernel| !other.writes(role) && other.slot(role).is_some();
@@ -282,13 +294,15 @@ pub(super) fn scratch_of(kernels: &[Kernel], rows: u64, walks: u64) -> Vec<(Bind
                 }
                 BindingRole::Params | BindingRole::Tensor(_) => continue,
             };
-            scratch.push((binding.role, bytes));
+            if !scratch.contains(&(binding.role, bytes)) {
+                scratch.push((binding.role, bytes));
+            }
         }
     }
     scratch
 }
 
-/// Whether a kernel runs for all rows together, once the others are through, however few the rows are.
+/// Whether a kernel runs even where there are no rows.
 fn outlives_rows(kernel: &Kernel) -> bool {
     kernel.entry == Entry::GradientParameters
 }
@@ -301,7 +315,7 @@ fn rows_per_chunk(problem: &Problem, capabilities: &Capabilities, kernels: &[Ker
     // Unit indices, and span indices rounded up to whole workgroups, are u32.
     let dimension = u64::from(dispatch_dimension(capabilities));
     let most = u64::from(u32::MAX) - dimension;
-    let mut rows = most_rows(capabilities, kernels);
+    let mut rows = most_rows(problem, capabilities, kernels).min(most_rows_of_scans(problem));
     for (role, layout) in problem.tensors() {
         let row_bytes = problem.row_elements(role) * layout.storage.bytes();
         if row_bytes > room {
@@ -310,10 +324,11 @@ fn rows_per_chunk(problem: &Problem, capabilities: &Capabilities, kernels: &[Ker
         if let Some(last_row) = (room - row_bytes).checked_div(problem.row_stride_bytes(role)) {
             let smallest =
                 kernels.iter().filter(|kernel| kernel.slot(role).is_some()).map(|kernel| kernel.unit.elements());
-            let unit = if role.is_statistic() { 1 } else { smallest.min().unwrap_or(1).into() };
+            let unit = if role.is_statistic() || role == Role::State { 1 } else { smallest.min().unwrap_or(1).into() };
             let stride = problem.row_stride_bytes(role) / (layout.storage.bytes() * unit);
             let last_index = (most - slack - u64::from(problem.width())) / stride.max(1);
-            rows = rows.min(last_row.min(last_index) + 1);
+            let tensor_rows = last_row.min(last_index) + 1;
+            rows = rows.min(tensor_rows.saturating_mul(rows_of_each(problem, role)));
         }
     }
     for kernel in kernels {
@@ -334,6 +349,41 @@ fn rows_per_chunk(problem: &Problem, capabilities: &Capabilities, kernels: &[Ker
     }
 }
 
+/// Rows of a chunk that is no longer than that and made of whole conditions and sequences, or lies within one of them: then of how many
+/// rows that is.
+fn whole_chunks(problem: &Problem, rows_per_chunk: u64) -> Result<(u64, u64), Error> {
+    let (condition, sequence) = (condition_rows(problem), problem.sequence_rows().unwrap_or(u64::MAX));
+    if rows_per_chunk >= problem.rows() || condition.min(sequence) == u64::MAX {
+        return Ok((rows_per_chunk, u64::MAX));
+    }
+    let (inner, outer) = match (condition.min(sequence), condition.max(sequence)) {
+        (inner, u64::MAX) => (1, inner),
+        (inner, outer) => (inner, outer),
+    };
+    let refuse = |reason: String| Err(Error::Geometry { reason });
+    if !outer.is_multiple_of(inner) {
+        return refuse(format!(
+            "{} rows in chunks of {rows_per_chunk}, and sequences of {sequence} rows with conditions of {condition}; one of these a \
+             multiple of the other would do",
+            problem.rows()
+        ));
+    }
+    if rows_per_chunk >= outer {
+        return Ok((rows_per_chunk - rows_per_chunk % outer, u64::MAX));
+    }
+    if sequence == outer && problem.operation() == Operation::Backward {
+        return refuse(format!(
+            "sequences of {sequence} rows, of which the device binds {rows_per_chunk} at once; the backward pass takes sequences as a \
+             whole"
+        ));
+    }
+    let step = if sequence == outer && inner == 1 { TILE.min(rows_per_chunk) } else { inner };
+    match rows_per_chunk - rows_per_chunk % step {
+        0 => refuse(format!("conditions of {inner} rows, of which the device binds {rows_per_chunk} at once")),
+        rows => Ok((rows, outer)),
+    }
+}
+
 /// Workgroups along x at most. A second dimension rounds their number up by less than this, which must not overflow u32.
 fn dispatch_dimension(capabilities: &Capabilities) -> u32 {
     capabilities.max_workgroups_per_dimension.min(1 << 20)
@@ -344,17 +394,19 @@ fn chunk(
     capabilities: &Capabilities,
     kernels: &[Kernel],
     rows: Range<u64>,
-    walks: u32,
+    walks: Walks,
 ) -> Result<Chunk, Error> {
     let tensors = tensors(problem, capabilities, &rows);
     if capabilities.dialect == Dialect::Browser {
         check_ranges(problem, kernels, &tensors, alignment(capabilities))?;
     }
     let is_last = rows.end == problem.rows();
+    let ends_conditions = is_last || rows.end.is_multiple_of(condition_rows(problem));
     let mut dispatches = Vec::new();
     for (i, kernel) in kernels.iter().enumerate() {
-        // Once, after all rows; and where there are none, nothing else.
-        let runs = if outlives_rows(kernel) { is_last } else { !rows.is_empty() };
+        // What the walks have left is added up after all rows, or all of some conditions.
+        let is_due = ends_conditions || !kernel.entry.adds_up();
+        let runs = is_due && (!rows.is_empty() || outlives_rows(kernel));
         if !runs {
             continue;
         }
@@ -376,18 +428,38 @@ fn tensors(problem: &Problem, capabilities: &Capabilities, rows: &Range<u64>) ->
     let mut tensors = Vec::new();
     for (role, _) in problem.tensors().filter(|(role, _)| role.is_parameter() || !rows.is_empty()) {
         let (first, row_bytes) = first_row(problem, role, rows);
-        let last = first + (rows.end - rows.start).saturating_sub(1) * problem.row_stride_bytes(role);
+        let last = first + tensor_rows(problem, role, rows).saturating_sub(1) * problem.row_stride_bytes(role);
         let start = first - first % alignment(capabilities);
         tensors.push((role, start..(last + row_bytes).next_multiple_of(4)));
     }
     tensors
 }
 
+/// The rows that a tensor has of these rows of the problem.
+fn tensor_rows(problem: &Problem, role: Role, rows: &Range<u64>) -> u64 {
+    if role.is_parameter() {
+        1
+    } else {
+        let of_each = rows_of_each(problem, role);
+        rows.end.div_ceil(of_each) - rows.start / of_each
+    }
+}
+
+/// The rows of the problem that share one of a tensor.
+fn rows_of_each(problem: &Problem, role: Role) -> u64 {
+    match role {
+        _ if role.is_condition() => problem.condition_rows(),
+        Role::State => problem.sequence_rows().unwrap_or(u64::MAX),
+        _ => 1,
+    }
+}
+
 /// The byte at which the first of these rows of a tensor begins, and the bytes of a row.
 fn first_row(problem: &Problem, role: Role, rows: &Range<u64>) -> (u64, u64) {
     let layout = problem.layout(role).copied().unwrap_or_default();
     let element = layout.storage.bytes();
-    let before = if role.is_parameter() { 0 } else { rows.start * problem.row_stride_bytes(role) };
+    let rows_before = rows.start / rows_of_each(problem, role);
+    let before = if role.is_parameter() { 0 } else { rows_before * problem.row_stride_bytes(role) };
     (layout.offset * element + before, problem.row_elements(role) * element)
 }
 
@@ -398,14 +470,27 @@ fn params(
     kernel: &Kernel,
     rows: &Range<u64>,
     tensors: &[(Role, Range<u64>)],
-    walks: u32,
+    walks: Walks,
 ) -> Params {
     let count = (rows.end - rows.start) as u32;
+    let condition_rows = condition_rows(problem);
+    let conditions = u64::from(count).div_ceil(condition_rows).max(1) as u32;
     let variance_share = 1.0 / problem.variance_divisor();
     // Workgroups whose number does not depend on that of the rows.
+    let columns = kernel.width.div_ceil(kernel.unit.elements() * kernel.spans_per_workgroup);
+    let sequence_rows = problem.sequence_rows().unwrap_or(u64::MAX);
+    let sequences = u64::from(count).div_ceil(sequence_rows).max(1) as u32;
+    let tiles = sequence_rows.min(count.into()).div_ceil(TILE).max(1) as u32;
+    let groups = match kernel.entry {
+        Entry::CausalCarries | Entry::CausalGradientCarries => sequences,
+        entry if entry.scans() => sequences * tiles,
+        _ => walks.all,
+    };
     let fixed = match kernel.entry {
-        Entry::GradientParameters => Some(kernel.width.div_ceil(kernel.unit.elements() * kernel.spans_per_workgroup)),
-        entry if entry.walks() => Some((walks * kernel.segments()).div_ceil(kernel.spans_per_workgroup)),
+        entry if entry.scans() => Some(groups.div_ceil(kernel.spans_per_workgroup)),
+        Entry::GradientParameters => Some(columns),
+        Entry::GradientConditions => Some(columns * conditions),
+        entry if entry.walks() => Some((walks.all * kernel.segments()).div_ceil(kernel.spans_per_workgroup)),
         _ => None,
     };
     let mut params = Params {
@@ -416,11 +501,24 @@ fn params(
         spans_per_workgroup: kernel.spans_per_workgroup,
         least_workgroups: fixed.unwrap_or(0),
         most_workgroups: fixed.unwrap_or(u32::MAX),
-        groups: walks,
-        accumulate: u32::from(match kernel.entry {
-            Entry::GradientParameters => problem.accumulates(),
-            _ => rows.start > 0,
-        }),
+        groups,
+        accumulate: match kernel.entry {
+            Entry::GradientConditions => problem.accumulates().into(),
+            Entry::GradientParameters => {
+                let (has_carry, leaves_carry) = (rows.start >= condition_rows, rows.end < problem.rows());
+                u32::from(problem.accumulates()) + 2 * u32::from(has_carry) + 4 * u32::from(leaves_carry)
+            }
+            Entry::CausalCarries => {
+                u32::from(kernel.slot(Role::State).is_some() || !rows.start.is_multiple_of(sequence_rows))
+            }
+            _ => (!rows.start.is_multiple_of(condition_rows)).into(),
+        },
+        condition_rows: u32::try_from(condition_rows).unwrap_or(u32::MAX),
+        conditions,
+        walks: walks.per_condition,
+        sequence_rows: u32::try_from(sequence_rows).unwrap_or(u32::MAX),
+        tiles,
+        unbiased: if problem.variance_kind() == Variance::Unbiased { 1.0 } else { 0.0 },
         turns: kernel.turns(),
         all_bits: u32::MAX,
         eps: problem.eps_value(),
@@ -431,15 +529,18 @@ fn params(
         // Of statistics that lie in scratch memory.
         mean_stride: 1,
         rstd_stride: 1,
+        // And of a state that does.
+        state_stride: 8,
         ..Params::default()
     }
     .with_rows(count);
     for (role, bytes) in tensors.iter().filter(|(role, _)| kernel.slot(*role).is_some()) {
         let element = problem.layout(*role).copied().unwrap_or_default().storage.bytes();
-        let unit = if role.is_statistic() { element } else { element * u64::from(kernel.unit.elements()) };
+        let unit = if role.is_statistic() || *role == Role::State { element } else { element * u64::from(kernel.unit.elements()) };
         let base = ((first_row(problem, *role, rows).0 - bytes.start) / unit) as u32;
         // A chunk of one row has no use for the stride, however long it is.
-        let stride = if count > 1 { (problem.row_stride_bytes(*role) / unit) as u32 } else { 0 };
+        let has_next = tensor_rows(problem, *role, rows) > 1;
+        let stride = if has_next { (problem.row_stride_bytes(*role) / unit) as u32 } else { 0 };
         match role {
             Role::Input => (params.input_base, params.input_stride) = (base, stride),
             Role::Residual => (params.residual_base, params.residual_stride) = (base, stride),
@@ -454,6 +555,16 @@ fn params(
             Role::InputGradient => (params.input_gradient_base, params.input_gradient_stride) = (base, stride),
             Role::WeightGradient => params.weight_gradient_base = base,
             Role::BiasGradient => params.bias_gradient_base = base,
+            Role::Scale => (params.scale_base, params.scale_stride) = (base, stride),
+            Role::Shift => (params.shift_base, params.shift_stride) = (base, stride),
+            Role::Gate => (params.gate_base, params.gate_stride) = (base, stride),
+            Role::ResidualGradient => {
+                (params.residual_gradient_base, params.residual_gradient_stride) = (base, stride);
+            }
+            Role::ScaleGradient => (params.scale_gradient_base, params.scale_gradient_stride) = (base, stride),
+            Role::ShiftGradient => (params.shift_gradient_base, params.shift_gradient_stride) = (base, stride),
+            Role::State => (params.state_base, params.state_stride) = (base, stride),
+            Role::GateGradient => (params.gate_gradient_base, params.gate_gradient_stride) = (base, stride),
         }
     }
     params

@@ -3,6 +3,9 @@ use std::fmt;
 use crate::Error;
 use crate::tensor::StorageType;
 
+/// Words of the state of one sequence.
+const STATE_WORDS: u64 = 8;
+
 /// The largest width (elements of one row): counts are exact in f32 up to here.
 pub const MAX_WIDTH: u64 = 1 << 24;
 
@@ -20,12 +23,24 @@ impl Operation {
     /// Whether a tensor in this role is read.
     pub const fn reads(self, role: Role) -> bool {
         match self {
-            Self::Forward => matches!(role, Role::Input | Role::Residual | Role::Weight | Role::Bias),
+            Self::Forward => matches!(
+                role,
+                Role::Input
+                    | Role::Residual
+                    | Role::Weight
+                    | Role::Bias
+                    | Role::Scale
+                    | Role::Shift
+                    | Role::Gate
+            ),
             Self::Backward => matches!(
                 role,
                 Role::Input
                     | Role::Residual
                     | Role::Weight
+                    | Role::Bias
+                    | Role::Scale
+                    | Role::Gate
                     | Role::Mean
                     | Role::Rstd
                     | Role::OutputGradient
@@ -37,8 +52,8 @@ impl Operation {
     /// Whether a tensor in this role is written.
     pub const fn writes(self, role: Role) -> bool {
         match self {
-            Self::Forward => matches!(role, Role::Output | Role::Sum | Role::Mean | Role::Rstd),
-            Self::Backward => matches!(role, Role::InputGradient | Role::WeightGradient | Role::BiasGradient),
+            Self::Forward => matches!(role, Role::Output | Role::Sum | Role::Mean | Role::Rstd | Role::State),
+            Self::Backward => matches!(role, Role::InputGradient | Role::ResidualGradient) || role.is_sum(),
         }
     }
 
@@ -103,6 +118,19 @@ impl Affine {
     }
 }
 
+/// How scale and shift, which a condition gives, go together with weight and bias, which a layer has learned. A weight that is absent
+/// counts as 1, a bias, a scale or a shift as 0; with neither weight nor bias both are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Modulation {
+    /// y = (x̂ · weight + bias) · (1 + scale) + shift: adaptive layer normalization, as diffusion transformers have it (Peebles and Xie,
+    /// "Scalable Diffusion Models with Transformers", 2023).
+    #[default]
+    Adaptive,
+    /// y = x̂ · (weight + scale) + (bias + shift): conditional layer normalization (Su, "Conditional Text Generation Based on Conditional
+    /// Layer Normalization", 2020).
+    Conditional,
+}
+
 /// What the sum of squared deviations is divided by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Variance {
@@ -111,6 +139,24 @@ pub enum Variance {
     Biased,
     /// By n − 1, as `torch.var` does by default. Needs a width of at least 2.
     Unbiased,
+}
+
+/// Sums over rows, column by column, that walks over the rows leave for gradients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ColumnSums {
+    /// Σ dy · x̂, for the gradients of weight and scale.
+    pub products: bool,
+    /// Σ dy, for the gradients of bias and shift, and for that of a scale that multiplies a bias.
+    pub gradients: bool,
+    /// Σ ds · input, ds being the gradient by what is normalized, for the gradient of the gate.
+    pub gates: bool,
+}
+
+impl ColumnSums {
+    /// How many there are.
+    pub const fn count(self) -> u32 {
+        self.products as u32 + self.gradients as u32 + self.gates as u32
+    }
 }
 
 /// A tensor that a problem reads or writes. [`Operation::reads`] and [`Operation::writes`] say which take part in which pass.
@@ -142,11 +188,28 @@ pub enum Role {
     WeightGradient,
     /// The gradient of the loss by the bias, `width` elements.
     BiasGradient,
+    /// What a condition multiplies with, conditions × width; see [`Modulation`].
+    Scale,
+    /// What a condition adds, conditions × width; see [`Modulation`].
+    Shift,
+    /// What the input is multiplied by before it is added to the residual, conditions × width.
+    Gate,
+    /// The gradient of the loss by the residual, rows × width. Without a gate it is that by the input.
+    ResidualGradient,
+    /// The gradient of the loss by the scale, conditions × width.
+    ScaleGradient,
+    /// The gradient of the loss by the shift, conditions × width.
+    ShiftGradient,
+    /// The gradient of the loss by the gate, conditions × width.
+    GateGradient,
+    /// What causal layer normalization knows of the positions before those of a call, and afterwards with them: 8 words a sequence, told
+    /// to be f32, all 0 where there are none.
+    State,
 }
 
 impl Role {
     /// Every role, in the order of their discriminants.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 21] = [
         Self::Input,
         Self::Residual,
         Self::Weight,
@@ -160,6 +223,14 @@ impl Role {
         Self::InputGradient,
         Self::WeightGradient,
         Self::BiasGradient,
+        Self::Scale,
+        Self::Shift,
+        Self::Gate,
+        Self::ResidualGradient,
+        Self::ScaleGradient,
+        Self::ShiftGradient,
+        Self::GateGradient,
+        Self::State,
     ];
 
     /// The name in WGSL, in errors and in labels.
@@ -178,6 +249,14 @@ impl Role {
             Self::InputGradient => "input_gradient",
             Self::WeightGradient => "weight_gradient",
             Self::BiasGradient => "bias_gradient",
+            Self::Scale => "scale",
+            Self::Shift => "shift",
+            Self::Gate => "gate",
+            Self::ResidualGradient => "residual_gradient",
+            Self::ScaleGradient => "scale_gradient",
+            Self::ShiftGradient => "shift_gradient",
+            Self::GateGradient => "gate_gradient",
+            Self::State => "state",
         }
     }
 
@@ -189,6 +268,22 @@ impl Role {
     /// Whether it is shared by all rows.
     pub const fn is_parameter(self) -> bool {
         matches!(self, Self::Weight | Self::Bias | Self::WeightGradient | Self::BiasGradient)
+    }
+
+    /// Whether it has one row for each condition.
+    pub const fn is_condition(self) -> bool {
+        matches!(
+            self,
+            Self::Scale | Self::Shift | Self::Gate | Self::ScaleGradient | Self::ShiftGradient | Self::GateGradient
+        )
+    }
+
+    /// Whether it is a gradient that is added up over rows.
+    pub const fn is_sum(self) -> bool {
+        matches!(
+            self,
+            Self::WeightGradient | Self::BiasGradient | Self::ScaleGradient | Self::ShiftGradient | Self::GateGradient
+        )
     }
 
     /// The parameter of which this is the gradient.
@@ -260,6 +355,9 @@ pub struct Problem {
     zero_centred_weight: bool,
     variance: Variance,
     eps: f32,
+    modulation: Modulation,
+    rows_per_condition: u64,
+    sequence_rows: Option<u64>,
     accumulate: bool,
     layouts: [Option<Layout>; Role::ALL.len()],
 }
@@ -285,6 +383,9 @@ impl Problem {
             zero_centred_weight: false,
             variance: Variance::Biased,
             eps: 1e-5,
+            modulation: Modulation::default(),
+            rows_per_condition: 1,
+            sequence_rows: None,
             accumulate: false,
             layouts,
         };
@@ -293,8 +394,9 @@ impl Problem {
     }
 
     /// The backward pass of this problem: from the input and the gradient of a loss by the output to its gradient by the input. What
-    /// only the forward pass has is gone: output, sum and bias. Mean and rstd are measured again unless they are given by
-    /// [`tensor`](Self::tensor); the gradients of weight and bias are written where they are given.
+    /// only the forward pass has is gone: output, sum, bias and shift. Mean and rstd are measured again unless they are given by
+    /// [`tensor`](Self::tensor); the gradients of weight, bias, scale, shift and gate, and that by the residual, are written where they
+    /// are given.
     ///
     /// ```
     /// use gpu_layer_norm::StorageType;
@@ -314,7 +416,7 @@ impl Problem {
     pub fn backward(mut self) -> Self {
         if self.operation == Operation::Forward {
             for role in Role::ALL {
-                if !Operation::Backward.reads(role) || role.is_statistic() {
+                if !Operation::Backward.reads(role) || role.is_statistic() || role == Role::Bias {
                     self.layouts[role as usize] = None;
                 }
             }
@@ -324,7 +426,8 @@ impl Problem {
         Self { operation: Operation::Backward, ..self }
     }
 
-    /// Whether the gradients of weight and bias are added to what their tensors hold, in place of overwriting it.
+    /// Whether the gradients that are added up over rows, those of weight, bias, scale, shift and gate, are added to what their tensors
+    /// hold, in place of overwriting it.
     #[must_use]
     pub fn accumulate(self, accumulate: bool) -> Self {
         Self { accumulate, ..self }
@@ -334,7 +437,7 @@ impl Problem {
     /// rstd in buffers of their own.
     pub(super) fn statistics(&self) -> Self {
         let mut layouts = [None; Role::ALL.len()];
-        for role in [Role::Input, Role::Residual] {
+        for role in [Role::Input, Role::Residual, Role::Gate] {
             layouts[role as usize] = self.layouts[role as usize];
         }
         if self.normalization == Normalization::LayerNorm {
@@ -358,14 +461,19 @@ impl Problem {
         }
     }
 
-    /// The sums over rows that the gradients of the parameters are made of. That of the weight is always among them.
-    pub(super) fn parameter_sums(&self) -> Affine {
-        let [weight, bias] = [Role::WeightGradient, Role::BiasGradient].map(|role| self.layout(role).is_some());
-        match (weight, bias) {
-            (false, false) => Affine::None,
-            (true, false) => Affine::Weight,
-            (_, true) => Affine::WeightAndBias,
+    /// The sums over rows that its gradients are made of.
+    pub(super) fn column_sums(&self) -> ColumnSums {
+        let has = |role| self.layout(role).is_some();
+        ColumnSums {
+            products: has(Role::WeightGradient) || has(Role::ScaleGradient),
+            gradients: has(Role::BiasGradient) || has(Role::ShiftGradient) || self.has_bias_in_scale_gradient(),
+            gates: has(Role::GateGradient),
         }
+    }
+
+    /// Whether the gradient of the scale takes the bias: what the scale multiplies is x̂ · weight + bias.
+    pub(crate) fn has_bias_in_scale_gradient(&self) -> bool {
+        self.modulation == Modulation::Adaptive && self.affine.has_bias() && self.layout(Role::ScaleGradient).is_some()
     }
 
     /// With this normalization.
@@ -380,7 +488,8 @@ impl Problem {
     #[must_use]
     pub fn affine(mut self, affine: Affine) -> Self {
         for role in [Role::Weight, Role::Bias] {
-            let has = affine.parameters().contains(&role) && self.operation.reads(role);
+            let is_read = self.operation == Operation::Forward || role != Role::Bias;
+            let has = affine.parameters().contains(&role) && is_read;
             let layout = &mut self.layouts[role as usize];
             *layout = has.then(|| layout.unwrap_or_default());
         }
@@ -389,7 +498,52 @@ impl Problem {
                 self.layouts[role as usize] = None;
             }
         }
-        Self { affine, ..self }
+        Self { affine, ..self }.with_needed_bias()
+    }
+
+    /// The backward pass reads the bias only for the gradient of the scale, and then in any case.
+    fn with_needed_bias(mut self) -> Self {
+        if self.has_bias_in_scale_gradient() {
+            self.layouts[Role::Bias as usize].get_or_insert_default();
+        }
+        self
+    }
+
+    /// How scale and shift go together with weight and bias. Which of scale and shift there are, [`tensor`](Self::tensor) says.
+    #[must_use]
+    pub fn modulation(self, modulation: Modulation) -> Self {
+        Self { modulation, ..self }.with_needed_bias()
+    }
+
+    /// With so many rows one after another that share a condition, a row of scale, shift and gate: the positions of a sample, say. The
+    /// last condition may have fewer. Default: 1.
+    ///
+    /// # Errors
+    /// [`Error::RowsPerCondition`] if it is 0; [`Error::Size`], [`Error::Offset`] if a tensor that was given ends past what 64 bits can
+    /// count.
+    pub fn rows_per_condition(self, rows: u64) -> Result<Self, Error> {
+        if rows == 0 {
+            return Err(Error::RowsPerCondition { rows_per_condition: rows });
+        }
+        let problem = Self { rows_per_condition: rows, ..self };
+        for (role, _) in problem.tensors().filter(|(role, _)| role.is_condition()) {
+            problem.byte_range(role)?;
+        }
+        Ok(problem)
+    }
+
+    /// Causal: rows are positions of sequences of so many, and each is normalized with mean and variance of all elements of its own
+    /// position and those before it in its sequence. The last sequence may have fewer.
+    ///
+    /// # Errors
+    /// [`Error::SequenceLength`] if it is 0.
+    pub fn causal(self, sequence_rows: u64) -> Result<Self, Error> {
+        if sequence_rows == 0 {
+            return Err(Error::SequenceLength { rows: self.rows, length: sequence_rows });
+        }
+        let problem = Self { sequence_rows: Some(sequence_rows), ..self };
+        problem.byte_range(Role::State)?;
+        problem.without_contradiction()
     }
 
     /// Whether the weight is stored as its difference from 1: y = x̂ · (1 + weight).
@@ -427,8 +581,9 @@ impl Problem {
     ///
     /// # Errors
     /// [`Error::Role`] for a tensor that takes no part in this pass, [`Error::NoParameter`] for a parameter that the affine map does
-    /// not have, or its gradient, [`Error::RmsNorm`] for the mean of RMS normalization, [`Error::RowStride`] if rows would overlap, [`Error::StorageType`] for a statistic that is not f32,
-    /// [`Error::Size`], [`Error::Offset`] if the tensor ends past what 64 bits can count.
+    /// not have, or its gradient, [`Error::RmsNorm`] for the mean of RMS normalization, [`Error::RowStride`] if rows would overlap,
+    /// [`Error::StorageType`] for a statistic that is not f32, [`Error::Size`], [`Error::Offset`] if the tensor ends past what 64 bits
+    /// can count.
     pub fn tensor(mut self, role: Role, layout: impl Into<Layout>) -> Result<Self, Error> {
         let layout = layout.into();
         if role.is_parameter() && !self.affine.parameters().contains(&role.parameter().unwrap_or(role)) {
@@ -437,7 +592,7 @@ impl Problem {
         if !self.operation.reads(role) && !self.operation.writes(role) {
             return Err(Error::Role { what: role.name(), operation: self.operation });
         }
-        if role.is_statistic() && layout.storage != StorageType::F32 {
+        if (role.is_statistic() || role == Role::State) && layout.storage != StorageType::F32 {
             return Err(Error::StorageType { what: role.name(), expected: StorageType::F32, actual: layout.storage });
         }
         let (row_stride, width) = (layout.row_stride, self.row_elements(role));
@@ -446,10 +601,14 @@ impl Problem {
         }
         self.layouts[role as usize] = Some(layout);
         self.byte_range(role)?;
-        self.without_contradiction()
+        self.with_needed_bias().without_contradiction()
     }
 
     fn without_contradiction(self) -> Result<Self, Error> {
+        let statistic = [Role::Mean, Role::Rstd].into_iter().find(|role| self.layout(*role).is_some());
+        if let (Some(_), Operation::Backward, Some(what)) = (self.sequence_rows, self.operation, statistic) {
+            return Err(Error::Causal { what: what.name() });
+        }
         if self.normalization == Normalization::RmsNorm {
             if self.variance == Variance::Unbiased {
                 return Err(Error::RmsNorm { what: "an unbiased variance" });
@@ -466,7 +625,7 @@ impl Problem {
         self.operation
     }
 
-    /// Whether the gradients of weight and bias are added to what their tensors hold.
+    /// Whether the gradients that are added up over rows are added to what their tensors hold.
     pub fn accumulates(&self) -> bool {
         self.accumulate
     }
@@ -501,6 +660,26 @@ impl Problem {
         self.zero_centred_weight
     }
 
+    /// How scale and shift go together with weight and bias.
+    pub fn modulation_kind(&self) -> Modulation {
+        self.modulation
+    }
+
+    /// Rows that share a condition.
+    pub fn condition_rows(&self) -> u64 {
+        self.rows_per_condition
+    }
+
+    /// Whether rows belong to conditions at all.
+    pub(super) fn has_conditions(&self) -> bool {
+        self.tensors().any(|(role, _)| role.is_condition())
+    }
+
+    /// Rows of a sequence, where the normalization is causal.
+    pub fn sequence_rows(&self) -> Option<u64> {
+        self.sequence_rows
+    }
+
     /// The kind of variance.
     pub fn variance_kind(&self) -> Variance {
         self.variance
@@ -531,13 +710,30 @@ impl Problem {
 
     /// Elements of one row of a tensor.
     pub(super) fn row_elements(&self, role: Role) -> u64 {
-        if role.is_statistic() { 1 } else { u64::from(self.width) }
+        match role {
+            _ if role.is_statistic() => 1,
+            Role::State => STATE_WORDS,
+            _ => self.width.into(),
+        }
+    }
+
+    /// Rows of a tensor: of a parameter 1, of what a condition has as many as there are conditions.
+    pub(crate) fn rows_of(&self, role: Role) -> u64 {
+        if role.is_parameter() {
+            1
+        } else if role.is_condition() {
+            self.rows.div_ceil(self.rows_per_condition)
+        } else if role == Role::State {
+            self.rows.div_ceil(self.sequence_rows.unwrap_or(u64::MAX))
+        } else {
+            self.rows
+        }
     }
 
     /// Bytes from one row of a tensor to the next; 0 where there is no next one.
     pub(super) fn row_stride_bytes(&self, role: Role) -> u64 {
         let layout = self.layout(role).copied().unwrap_or_default();
-        if role.is_parameter() || self.rows <= 1 {
+        if self.rows_of(role) <= 1 {
             return 0;
         }
         layout.row_stride.unwrap_or_else(|| self.row_elements(role)) * layout.storage.bytes()
@@ -551,7 +747,7 @@ impl Problem {
         let layout = self.layout(role).copied().unwrap_or_default();
         let width = self.row_elements(role);
         let stride = layout.row_stride.unwrap_or(width);
-        let rows = if role.is_parameter() { 1 } else { self.rows };
+        let rows = self.rows_of(role);
         let bytes = || {
             let last_row = rows.saturating_sub(1).checked_mul(stride)?;
             let elements = if rows == 0 { 0 } else { last_row.checked_add(width)? };
@@ -584,7 +780,10 @@ impl Problem {
             let may = matches!(
                 (written, other),
                 (Role::Output | Role::Sum, Role::Input | Role::Residual)
-                    | (Role::InputGradient, Role::Input | Role::Residual | Role::OutputGradient | Role::SumGradient)
+                    | (
+                        Role::InputGradient | Role::ResidualGradient,
+                        Role::Input | Role::Residual | Role::OutputGradient | Role::SumGradient
+                    )
             );
             if same && may && place.is_none() {
                 place = Some(other);
@@ -638,6 +837,16 @@ impl fmt::Display for Problem {
             if self.zero_centred_weight { " about 1" } else { "" },
             self.eps
         )?;
+        if let Some(rows) = self.sequence_rows {
+            write!(f, ", causal in sequences of {rows} rows")?;
+        }
+        if self.has_conditions() {
+            let modulation = match self.modulation {
+                Modulation::Adaptive => "adaptive",
+                Modulation::Conditional => "conditional",
+            };
+            write!(f, ", {modulation} to conditions of {} rows", self.rows_per_condition)?;
+        }
         if self.accumulate {
             write!(f, ", gradients of parameters added up")?;
         }

@@ -1,6 +1,6 @@
 use std::fmt::{self, Write as _};
 
-use super::{Affine, Dialect, Normalization, Operation, Role};
+use super::{Dialect, Modulation, Normalization, Operation, Role, ColumnSums};
 use crate::tensor::StorageType;
 
 /// Name of the entry point of every kernel.
@@ -19,15 +19,32 @@ pub enum Entry {
     Partial,
     /// `shaders/merge.wgsl`: merges those moments and normalizes the segments.
     Merge,
-    /// `shaders/gradient.wgsl`: the gradients of whole rows, and sums for those of weight and bias.
+    /// `shaders/causal_tiles.wgsl`: the moments of tiles of positions.
+    CausalTiles,
+    /// `shaders/causal_carries.wgsl`: those of all positions before each tile.
+    CausalCarries,
+    /// `shaders/causal_rows.wgsl`: what normalizes each position, from all up to it.
+    CausalRows,
+    /// `shaders/causal_normalize.wgsl`: normalizes the positions.
+    CausalNormalize,
+    /// `shaders/causal_gradient_tiles.wgsl`: what tiles of positions bring to the gradients of those before.
+    CausalGradientTiles,
+    /// `shaders/causal_gradient_carries.wgsl`: what all positions after each tile bring.
+    CausalGradientCarries,
+    /// `shaders/causal_gradient_rows.wgsl`: what the gradient of each position takes from all positions from it on.
+    CausalGradientRows,
+    /// `shaders/gradient.wgsl`: the gradients of whole rows, and sums over rows for others.
     Gradient,
     /// `shaders/gradient_sums.wgsl`: the sums of rows, or of segments of rows, that their gradients rest on.
     GradientSums,
     /// `shaders/gradient_merge.wgsl`: adds up those of the segments.
     GradientMerge,
-    /// `shaders/gradient_columns.wgsl`: the gradients of rows whose sums are known, and sums for those of weight and bias.
+    /// `shaders/gradient_columns.wgsl`: the gradients of rows whose sums are known, and sums over rows for others.
     GradientColumns,
-    /// `shaders/gradient_parameters.wgsl`: adds up the sums for the gradients of weight and bias, and writes these.
+    /// `shaders/gradient_conditions.wgsl`: adds up the sums over the rows of each condition, and writes the gradients of scale, shift
+    /// and gate.
+    GradientConditions,
+    /// `shaders/gradient_parameters.wgsl`: adds up the sums over all rows, and writes the gradients of weight and bias.
     GradientParameters,
 }
 
@@ -35,13 +52,41 @@ impl Entry {
     /// The pass that it belongs to. That the backward pass measures its rows does not make that a part of it.
     pub const fn operation(self) -> Operation {
         match self {
-            Self::Row | Self::Partial | Self::Merge => Operation::Forward,
+            Self::Row
+            | Self::Partial
+            | Self::Merge
+            | Self::CausalTiles
+            | Self::CausalCarries
+            | Self::CausalRows
+            | Self::CausalNormalize => Operation::Forward,
             Self::Gradient
             | Self::GradientSums
             | Self::GradientMerge
             | Self::GradientColumns
-            | Self::GradientParameters => Operation::Backward,
+            | Self::GradientConditions
+            | Self::GradientParameters
+            | Self::CausalGradientTiles
+            | Self::CausalGradientCarries
+            | Self::CausalGradientRows => Operation::Backward,
         }
+    }
+
+    /// Whether it is a scan over positions, of which each invocation has a tile or a sequence.
+    pub(super) const fn scans(self) -> bool {
+        matches!(
+            self,
+            Self::CausalTiles
+                | Self::CausalCarries
+                | Self::CausalRows
+                | Self::CausalGradientTiles
+                | Self::CausalGradientCarries
+                | Self::CausalGradientRows
+        )
+    }
+
+    /// Whether it adds up what walks over the rows have left.
+    pub(super) const fn adds_up(self) -> bool {
+        matches!(self, Self::GradientConditions | Self::GradientParameters)
     }
 
     /// Whether its invocations walk over the rows, so that their number does not depend on that of the rows.
@@ -158,9 +203,16 @@ pub enum BindingRole {
     /// What the gradient of a row takes from the row as a whole, 32 bytes each; written by [`Entry::GradientSums`] or
     /// [`Entry::GradientMerge`], read by [`Entry::GradientColumns`].
     Coefficients,
-    /// Sums for the gradients of weight and bias, of each walk over the rows, 4 bytes a column each; written by
-    /// [`Entry::Gradient`] or [`Entry::GradientColumns`], read by [`Entry::GradientParameters`].
-    ParameterSums,
+    /// Sums over the rows of each walk, 4 bytes a column each ([`ColumnSums`]); written by [`Entry::Gradient`] or
+    /// [`Entry::GradientColumns`], read by [`Entry::GradientConditions`] and [`Entry::GradientParameters`], which may leave the sums of
+    /// all walks behind them.
+    ColumnSums,
+    /// What tiles of positions have left, 32 bytes each; written and read by the scans of causal layer normalization.
+    Prefixes,
+    /// What normalizes each position of a sequence, 16 bytes each; written by [`Entry::CausalRows`].
+    Scalings,
+    /// In the place of [`Role::State`] where a sequence takes several chunks: 32 bytes a sequence of a chunk.
+    Carry,
 }
 
 impl BindingRole {
@@ -172,7 +224,10 @@ impl BindingRole {
             Self::Partials => 1 + Role::ALL.len() as u32,
             Self::SegmentSums => 2 + Role::ALL.len() as u32,
             Self::Coefficients => 3 + Role::ALL.len() as u32,
-            Self::ParameterSums => 4 + Role::ALL.len() as u32,
+            Self::ColumnSums => 4 + Role::ALL.len() as u32,
+            Self::Prefixes => 5 + Role::ALL.len() as u32,
+            Self::Scalings => 6 + Role::ALL.len() as u32,
+            Self::Carry => 7 + Role::ALL.len() as u32,
         }
     }
 }
@@ -223,8 +278,16 @@ pub struct Kernel {
     pub normalization: Normalization,
     /// Whether the weight is stored as its difference from 1.
     pub zero_centred_weight: bool,
-    /// What is added up for the gradients of the parameters; [`Affine::None`] outside the backward pass.
-    pub parameter_sums: Affine,
+    /// How scale and shift go together with weight and bias; the default where there are none.
+    pub modulation: Modulation,
+    /// Whether rows belong to conditions, and that matters here.
+    pub conditions: bool,
+    /// Whether rows are positions of sequences, and that matters here.
+    pub causal: bool,
+    /// Whether sequences have several tiles, or a state.
+    pub carries: bool,
+    /// What is added up over rows; nothing outside the backward pass.
+    pub column_sums: ColumnSums,
     /// The tensors, by role.
     pub slots: [Option<Slot>; Role::ALL.len()],
     /// Elements of a row.
@@ -263,7 +326,8 @@ impl Kernel {
     pub const fn turns(&self) -> u32 {
         match self.entry {
             Entry::GradientMerge => return self.segments().div_ceil(self.lanes),
-            Entry::GradientParameters => return 1,
+            Entry::GradientConditions | Entry::GradientParameters => return 1,
+            entry if entry.scans() => return 1,
             _ => {}
         }
         match self.unit {
@@ -328,22 +392,46 @@ impl Kernel {
             bindings.push(Binding { role: BindingRole::Tensor(role), writable });
         }
         let is_split = self.segments() > 1;
-        let sums_up = self.parameter_sums != Affine::None;
+        let sums_up = self.column_sums.count() > 0;
         let scratch: &[(BindingRole, bool, bool)] = &match self.entry {
             Entry::Row => vec![],
             Entry::Partial => vec![(BindingRole::Partials, true, true)],
             Entry::Merge => vec![(BindingRole::Partials, true, false)],
-            Entry::Gradient => vec![(BindingRole::ParameterSums, sums_up, true)],
-            Entry::GradientSums => {
-                vec![(BindingRole::SegmentSums, is_split, true), (BindingRole::Coefficients, !is_split, true)]
+            Entry::Gradient => vec![(BindingRole::ColumnSums, sums_up, true)],
+            Entry::CausalTiles => vec![(BindingRole::Partials, true, false), (BindingRole::Prefixes, true, true)],
+            Entry::CausalCarries => {
+                vec![(BindingRole::Prefixes, true, true), (BindingRole::Carry, self.slot(Role::State).is_none(), true)]
             }
+            Entry::CausalRows => vec![
+                (BindingRole::Partials, true, false),
+                (BindingRole::Prefixes, self.carries, true),
+                (BindingRole::Scalings, true, true),
+            ],
+            Entry::CausalNormalize => vec![(BindingRole::Scalings, true, false)],
+            Entry::GradientSums => vec![
+                (BindingRole::SegmentSums, is_split || self.causal, true),
+                (BindingRole::Coefficients, !is_split && !self.causal, true),
+                (BindingRole::Scalings, self.causal, false),
+            ],
+            Entry::CausalGradientTiles => vec![
+                (BindingRole::SegmentSums, true, false),
+                (BindingRole::Prefixes, true, true),
+                (BindingRole::Scalings, true, false),
+            ],
+            Entry::CausalGradientCarries => vec![(BindingRole::Prefixes, true, true)],
+            Entry::CausalGradientRows => vec![
+                (BindingRole::SegmentSums, true, false),
+                (BindingRole::Coefficients, true, true),
+                (BindingRole::Prefixes, self.carries, true),
+                (BindingRole::Scalings, true, false),
+            ],
             Entry::GradientMerge => {
                 vec![(BindingRole::SegmentSums, true, false), (BindingRole::Coefficients, true, true)]
             }
             Entry::GradientColumns => {
-                vec![(BindingRole::Coefficients, true, false), (BindingRole::ParameterSums, sums_up, true)]
+                vec![(BindingRole::Coefficients, true, false), (BindingRole::ColumnSums, sums_up, true)]
             }
-            Entry::GradientParameters => vec![(BindingRole::ParameterSums, true, false)],
+            Entry::GradientConditions | Entry::GradientParameters => vec![(BindingRole::ColumnSums, true, true)],
         };
         for &(role, _, writable) in scratch.iter().filter(|(_, is_bound, _)| *is_bound) {
             bindings.push(Binding { role, writable });
@@ -362,6 +450,12 @@ impl Kernel {
             Entry::GradientMerge => 1,
             _ => self.segments(),
         }
+    }
+
+    /// What it writes beside the tensors, in WGSL: where the state of a sequence lies.
+    fn write_state(&self, wgsl: &mut String) -> std::fmt::Result {
+        let role = if self.slot(Role::State).is_some() { BindingRole::Tensor(Role::State) } else { BindingRole::Carry };
+        writeln!(wgsl, "\n@group(0) @binding({}) var<storage, read_write> state: array<u32>;", role.binding())
     }
 
     /// The complete WGSL, with one entry point [`ENTRY_POINT`]: a generated prelude (constants, then bindings and access to each
@@ -395,8 +489,17 @@ impl Kernel {
     /// What the kernel has to do, apart from how.
     pub(super) fn task(&self) -> String {
         let mut task = format!("{:?} {:?} width {}", self.normalization, self.unit, self.width);
-        if self.parameter_sums != Affine::None {
-            write!(task, ", sums for {:?}", self.parameter_sums).expect("a String takes any text");
+        let ColumnSums { products, gradients, gates } = self.column_sums;
+        for (has, sum) in [(products, "products"), (gradients, "gradients"), (gates, "gates")] {
+            if has {
+                write!(task, ", sums of {sum}").expect("a String takes any text");
+            }
+        }
+        if self.conditions {
+            write!(task, ", {:?}", self.modulation).expect("a String takes any text");
+        }
+        if self.causal {
+            task.push_str(", causal");
         }
         for (role, slot) in self.tensors() {
             write!(task, ", {role} {}", slot.storage).expect("a String takes any text");
@@ -447,38 +550,56 @@ impl Kernel {
         if self.reduction == Reduction::SubgroupThenWorkgroup {
             more.push(("SUBGROUP_SIZE", self.subgroup_size));
         }
-        if self.entry == Entry::GradientParameters {
-            more.push(("SUMS", self.sums()));
+        if self.entry.walks() || self.entry.adds_up() {
+            // What is not added up has the number after the last.
+            let ColumnSums { products, gradients, gates } = self.column_sums;
+            let sums = self.column_sums.count();
+            let number = |has: bool, before: [bool; 2]| if has { before.map(u32::from).iter().sum() } else { sums };
+            more.extend([
+                ("SUMS", sums),
+                ("PRODUCTS", number(products, [false; 2])),
+                ("GRADIENTS", number(gradients, [products, false])),
+                ("GATES", number(gates, [products, gradients])),
+            ]);
         }
         for (name, value) in more {
             writeln!(wgsl, "const {name}: u32 = {value}u;").expect("a String takes any text");
         }
-        writeln!(wgsl, "const REREAD: bool = {};", self.access == Access::Reread).expect("a String takes any text");
+        for (name, value) in [
+            ("REREAD", self.access == Access::Reread),
+            ("CONDITIONS", self.conditions),
+            // Whether the gradients that are sums over rows depend on it.
+            ("ADAPTIVE", self.modulation == Modulation::Adaptive && self.is_modulated()),
+        ] {
+            writeln!(wgsl, "const {name}: bool = {value};").expect("a String takes any text");
+        }
     }
 
-    /// Sums that each walk over the rows leaves for one column.
-    pub(super) const fn sums(&self) -> u32 {
-        match self.parameter_sums {
-            Affine::None => 0,
-            Affine::Weight => 1,
-            Affine::WeightAndBias => 2,
-        }
+    /// Whether a condition changes what x̂ is multiplied by, or what is added to it.
+    fn is_modulated(&self) -> bool {
+        self.slot(Role::Scale).or(self.slot(Role::Shift)).or(self.slot(Role::ScaleGradient)).is_some()
     }
 
     /// The bindings of the tensors; for each that is read, a function that loads one unit as it is stored and one that decodes
     /// it; for each that is written, a function that encodes and stores one. Where no tensor is to be written, that does nothing.
     fn write_tensors(&self, wgsl: &mut String) -> std::fmt::Result {
         wgsl.push_str("\n// The tensors of this variant. A position counts units from the beginning of the row.\n");
+        if self.entry == Entry::CausalCarries {
+            self.write_state(wgsl)?;
+        }
         for Binding { role, writable } in self.bindings() {
             let BindingRole::Tensor(role) = role else { continue };
+            if role == Role::State {
+                continue;
+            }
             let element = self.element(role);
             let access = if writable { "read_write" } else { "read" };
             let binding = BindingRole::Tensor(role).binding();
             writeln!(wgsl, "\n@group(0) @binding({binding}) var<storage, {access}> {role}: array<{element}>;")?;
         }
-        for (role, slot) in self.tensors() {
+        for (role, slot) in self.tensors().filter(|(role, _)| *role != Role::State) {
             wgsl.push('\n');
-            let is_sum = role.parameter().is_some();
+            let is_sum = role.is_sum();
             if !self.writes(role) || is_sum {
                 self.write_getter(wgsl, role, slot)?;
             }
@@ -486,51 +607,68 @@ impl Kernel {
                 self.write_setter(wgsl, role, slot)?;
             }
             if is_sum {
-                writeln!(wgsl, "\nfn {role}_add(position: u32, value: Unit) {{\n    var sum = value;")?;
-                writeln!(wgsl, "    if params.accumulate != 0u {{")?;
-                writeln!(wgsl, "        sum = unit_add(sum, {role}_unit({role}_load(0u, position)));\n    }}")?;
-                writeln!(wgsl, "    {role}_set(0u, position, sum);\n}}")?;
+                writeln!(wgsl, "\nfn {role}_add(row: u32, position: u32, value: Unit) {{\n    var sum = value;")?;
+                writeln!(wgsl, "    if (params.accumulate & 1u) != 0u {{")?;
+                writeln!(wgsl, "        sum = unit_add(sum, {role}_unit({role}_load(row, position)));\n    }}")?;
+                writeln!(wgsl, "    {role}_set(row, position, sum);\n}}")?;
             }
         }
         if self.unit == Unit::Pair {
             self.write_pairs(wgsl)?;
         }
-        if self.entry.walks() && self.parameter_sums != Affine::None {
-            self.write_parameter_sums(wgsl)?;
+        if self.entry.walks() && self.column_sums.count() > 0 {
+            self.write_column_sums(wgsl)?;
+        }
+        for role in [Role::Weight, Role::Bias, Role::Scale, Role::Shift] {
+            self.write_factor(wgsl, role)?;
         }
         let absent = |role: &&Role| self.slot(**role).is_none();
         let nothing: &[Role] = match self.entry {
-            Entry::Row | Entry::Merge => &[Role::Sum, Role::Mean, Role::Rstd],
+            Entry::Row | Entry::Merge | Entry::CausalNormalize => &[Role::Sum, Role::Mean, Role::Rstd],
+            Entry::CausalRows => &[Role::Mean, Role::Rstd],
+            Entry::Gradient | Entry::GradientColumns => &[Role::ResidualGradient],
+            Entry::GradientConditions => &[Role::ScaleGradient, Role::ShiftGradient, Role::GateGradient],
             Entry::GradientParameters => &[Role::WeightGradient, Role::BiasGradient],
             _ => &[],
         };
         for role in nothing.iter().filter(absent) {
             match role {
-                Role::Sum => writeln!(wgsl, "\nfn sum_set(row: u32, position: u32, value: Unit) {{}}")?,
                 Role::Mean | Role::Rstd => writeln!(wgsl, "\nfn {role}_set(row: u32, value: f32) {{}}")?,
-                _ => writeln!(wgsl, "\nfn {role}_add(position: u32, value: Unit) {{}}")?,
+                _ if role.is_sum() => writeln!(wgsl, "\nfn {role}_add(row: u32, position: u32, value: Unit) {{}}")?,
+                _ => writeln!(wgsl, "\nfn {role}_set(row: u32, position: u32, value: Unit) {{}}")?,
             }
         }
         let measured = matches!(self.entry, Entry::Gradient | Entry::GradientSums | Entry::GradientMerge);
-        if measured && self.slot(Role::Mean).is_none() {
+        if measured && !self.causal && self.slot(Role::Mean).is_none() {
             writeln!(wgsl, "\nfn mean_get(row: u32) -> f32 {{\n    return 0.0;\n}}")?;
         }
         Ok(())
     }
 
-    /// The sums for the gradients of weight and bias: a unit of f32 at a time.
-    fn write_parameter_sums(&self, wgsl: &mut String) -> std::fmt::Result {
-        let binding = BindingRole::ParameterSums.binding();
-        writeln!(wgsl, "\n@group(0) @binding({binding}) var<storage, read_write> parameter_sums: array<Quad>;\n")?;
+    /// What weight, bias, scale or shift is where something is made of several of them: what they count as where they are absent.
+    fn write_factor(&self, wgsl: &mut String, role: Role) -> std::fmt::Result {
+        let row = if role.is_condition() { "condition" } else { "0u" };
+        let arguments = if role.is_condition() { "condition: u32, position: u32" } else { "position: u32" };
+        let value = match self.slot(role) {
+            Some(_) => format!("{role}_unit({role}_load({row}, position))"),
+            None => format!("unit_of({:?})", if role == Role::Weight { 1.0 } else { 0.0 }),
+        };
+        writeln!(wgsl, "\nfn {role}_at({arguments}) -> Unit {{\n    return {value};\n}}")
+    }
+
+    /// The sums over rows: a unit of f32 at a time.
+    fn write_column_sums(&self, wgsl: &mut String) -> std::fmt::Result {
+        let binding = BindingRole::ColumnSums.binding();
+        writeln!(wgsl, "\n@group(0) @binding({binding}) var<storage, read_write> column_sums: array<Quad>;\n")?;
         let (loaded, stored) = match self.unit {
             Unit::Octet => (
-                "Unit(parameter_sums[2u * index], parameter_sums[2u * index + 1u])",
-                "    parameter_sums[2u * index] = value.low;\n    parameter_sums[2u * index + 1u] = value.high;",
+                "Unit(column_sums[2u * index], column_sums[2u * index + 1u])",
+                "    column_sums[2u * index] = value.low;\n    column_sums[2u * index + 1u] = value.high;",
             ),
-            _ => ("parameter_sums[index]", "    parameter_sums[index] = value;"),
+            _ => ("column_sums[index]", "    column_sums[index] = value;"),
         };
-        writeln!(wgsl, "fn parameter_sum_load(index: u32) -> Unit {{\n    return {loaded};\n}}\n")?;
-        writeln!(wgsl, "fn parameter_sum_set(index: u32, value: Unit) {{\n{stored}\n}}")
+        writeln!(wgsl, "fn column_sum_load(index: u32) -> Unit {{\n    return {loaded};\n}}\n")?;
+        writeln!(wgsl, "fn column_sum_set(index: u32, value: Unit) {{\n{stored}\n}}")
     }
 
     /// What lies in memory, in WGSL.
@@ -653,7 +791,7 @@ impl Kernel {
     fn write_pairs(&self, wgsl: &mut String) -> std::fmt::Result {
         let written: &[Role] = match self.entry.operation() {
             Operation::Forward => &[Role::Output, Role::Sum],
-            Operation::Backward => &[Role::InputGradient],
+            Operation::Backward => &[Role::InputGradient, Role::ResidualGradient],
         };
         let is_small = |role: &Role| self.slot(*role).is_some_and(|slot| slot.storage.bytes() == 2);
         let whole = written.iter().copied().find(is_small).unwrap_or(written[0]);
@@ -724,17 +862,28 @@ impl Kernel {
             fragments.extend(self.span_fragments());
         }
         match self.entry {
-            Entry::Row | Entry::Partial | Entry::Merge => fragments.extend(self.forward_fragments()),
+            entry if entry.scans() => fragments.extend(self.scan_fragments()),
+            Entry::Row | Entry::Partial | Entry::Merge | Entry::CausalNormalize => {
+                fragments.extend(self.forward_fragments());
+            }
             _ => fragments.extend(self.backward_fragments()),
         }
         fragments.push(match self.entry {
             Entry::Row => include_str!("../../shaders/row.wgsl"),
             Entry::Partial => include_str!("../../shaders/partial.wgsl"),
             Entry::Merge => include_str!("../../shaders/merge.wgsl"),
+            Entry::CausalTiles => include_str!("../../shaders/causal_tiles.wgsl"),
+            Entry::CausalCarries => include_str!("../../shaders/causal_carries.wgsl"),
+            Entry::CausalRows => include_str!("../../shaders/causal_rows.wgsl"),
+            Entry::CausalNormalize => include_str!("../../shaders/causal_normalize.wgsl"),
+            Entry::CausalGradientTiles => include_str!("../../shaders/causal_gradient_tiles.wgsl"),
+            Entry::CausalGradientCarries => include_str!("../../shaders/causal_gradient_carries.wgsl"),
+            Entry::CausalGradientRows => include_str!("../../shaders/causal_gradient_rows.wgsl"),
             Entry::Gradient => include_str!("../../shaders/gradient.wgsl"),
             Entry::GradientSums => include_str!("../../shaders/gradient_sums.wgsl"),
             Entry::GradientMerge => include_str!("../../shaders/gradient_merge.wgsl"),
             Entry::GradientColumns => include_str!("../../shaders/gradient_columns.wgsl"),
+            Entry::GradientConditions => include_str!("../../shaders/gradient_conditions.wgsl"),
             Entry::GradientParameters => include_str!("../../shaders/gradient_parameters.wgsl"),
         });
         fragments.push(match self.reduction {
@@ -748,9 +897,11 @@ impl Kernel {
 
     /// What a span is, and what lies in it.
     fn span_fragments(&self) -> [&'static str; 3] {
-        let source = match self.slot(Role::Residual) {
-            None => include_str!("../../shaders/source/input.wgsl"),
-            Some(_) => include_str!("../../shaders/source/residual.wgsl"),
+        // There is no gate without a residual.
+        let source = match (self.slot(Role::Residual), self.slot(Role::Gate)) {
+            (None, _) => include_str!("../../shaders/source/input.wgsl"),
+            (Some(_), None) => include_str!("../../shaders/source/residual.wgsl"),
+            (Some(_), Some(_)) => include_str!("../../shaders/source/gated.wgsl"),
         };
         let turns = match self.unit {
             Unit::Pair => include_str!("../../shaders/turns/pairs.wgsl"),
@@ -759,8 +910,40 @@ impl Kernel {
         [source, include_str!("../../shaders/span.wgsl"), turns]
     }
 
+    fn scan_fragments(&self) -> Vec<&'static str> {
+        let mut fragments =
+            vec![include_str!("../../shaders/deviation.wgsl"), include_str!("../../shaders/causal/scan.wgsl")];
+        if self.entry.operation() == Operation::Forward {
+            fragments.push(include_str!("../../shaders/causal/prefix.wgsl"));
+            if self.entry != Entry::CausalCarries {
+                fragments.push(include_str!("../../shaders/causal/rows.wgsl"));
+            } else {
+                fragments.push(include_str!("../../shaders/causal/state.wgsl"));
+            }
+            fragments.push(match self.carries {
+                true => include_str!("../../shaders/causal/carries.wgsl"),
+                false => include_str!("../../shaders/causal/carries_none.wgsl"),
+            });
+            return fragments;
+        }
+        fragments.push(include_str!("../../shaders/causal/suffix.wgsl"));
+        if self.entry != Entry::CausalGradientCarries {
+            fragments.push(include_str!("../../shaders/causal/gradient_rows.wgsl"));
+            fragments.push(match self.normalization {
+                Normalization::LayerNorm => include_str!("../../shaders/causal/gradient_mean.wgsl"),
+                Normalization::RmsNorm => include_str!("../../shaders/causal/gradient_no_mean.wgsl"),
+            });
+        }
+        fragments.push(match self.carries {
+            true => include_str!("../../shaders/causal/gradient_carries.wgsl"),
+            false => include_str!("../../shaders/causal/gradient_carries_none.wgsl"),
+        });
+        fragments
+    }
+
     fn forward_fragments(&self) -> Vec<&'static str> {
         let mut fragments = vec![
+            include_str!("../../shaders/deviation.wgsl"),
             include_str!("../../shaders/moments.wgsl"),
             match self.normalization {
                 Normalization::LayerNorm => include_str!("../../shaders/measure/layer_norm.wgsl"),
@@ -774,7 +957,7 @@ impl Kernel {
                 Access::Reread => include_str!("../../shaders/access/reread.wgsl"),
             },
         ];
-        if self.entry != Entry::Merge {
+        if matches!(self.entry, Entry::Row | Entry::Partial) {
             fragments.extend([include_str!("../../shaders/measure.wgsl"), include_str!("../../shaders/rare.wgsl")]);
         }
         if self.entry == Entry::Partial {
@@ -787,6 +970,10 @@ impl Kernel {
         }
         // There is no bias without a weight.
         let affine = match (self.slot(Role::Weight), self.slot(Role::Bias)) {
+            _ if self.is_modulated() => match self.modulation {
+                Modulation::Adaptive => include_str!("../../shaders/affine/adaptive.wgsl"),
+                Modulation::Conditional => include_str!("../../shaders/affine/conditional.wgsl"),
+            },
             (None, _) => include_str!("../../shaders/affine/none.wgsl"),
             (Some(_), None) => include_str!("../../shaders/affine/weight.wgsl"),
             (Some(_), Some(_)) => include_str!("../../shaders/affine/weight_bias.wgsl"),
@@ -808,11 +995,12 @@ impl Kernel {
     }
 
     fn backward_fragments(&self) -> Vec<&'static str> {
-        if self.entry == Entry::GradientParameters {
-            return vec![match self.unit.is_vector() {
+        if self.entry.adds_up() {
+            let quad = match self.unit.is_vector() {
                 true => include_str!("../../shaders/gradient/quad_vector.wgsl"),
                 false => include_str!("../../shaders/gradient/quad_scalar.wgsl"),
-            }];
+            };
+            return vec![quad, include_str!("../../shaders/gradient/walk_sums.wgsl")];
         }
         let mut fragments = vec![
             include_str!("../../shaders/gradient/row.wgsl"),
@@ -830,16 +1018,26 @@ impl Kernel {
             Normalization::LayerNorm => include_str!("../../shaders/gradient/mean.wgsl"),
             Normalization::RmsNorm => include_str!("../../shaders/gradient/no_mean.wgsl"),
         });
-        fragments.push(match (self.slot(Role::Weight), self.entry) {
-            (None, _) => include_str!("../../shaders/gradient/weight_none.wgsl"),
+        let factor = match (self.slot(Role::Scale), self.modulation) {
+            (None, _) => include_str!("../../shaders/gradient/factor_weight.wgsl"),
+            (Some(_), Modulation::Adaptive) => include_str!("../../shaders/gradient/factor_adaptive.wgsl"),
+            (Some(_), Modulation::Conditional) => include_str!("../../shaders/gradient/factor_conditional.wgsl"),
+        };
+        match (self.slot(Role::Weight).or(self.slot(Role::Scale)), self.entry) {
+            (None, _) => fragments.push(include_str!("../../shaders/gradient/factor_none.wgsl")),
             // So few turns are in its walk that it has registers for it.
-            (Some(_), Entry::GradientColumns) => include_str!("../../shaders/gradient/weight_held.wgsl"),
-            (Some(_), _) => include_str!("../../shaders/gradient/weight_reread.wgsl"),
-        });
+            (Some(_), Entry::GradientColumns) => {
+                fragments.extend([factor, include_str!("../../shaders/gradient/factor_held.wgsl")]);
+            }
+            (Some(_), _) => fragments.extend([factor, include_str!("../../shaders/gradient/factor_reread.wgsl")]),
+        }
         if self.entry == Entry::GradientSums {
             fragments.push(include_str!("../../shaders/steps.wgsl"));
+            if self.causal {
+                fragments.push(include_str!("../../shaders/gradient/causal_statistics.wgsl"));
+            }
             match self.segments() {
-                1 => fragments.extend([
+                1 if !self.causal => fragments.extend([
                     include_str!("../../shaders/gradient/coefficients.wgsl"),
                     include_str!("../../shaders/gradient/row_whole.wgsl"),
                 ]),
@@ -856,14 +1054,14 @@ impl Kernel {
             None => include_str!("../../shaders/gradient/sum_none.wgsl"),
             Some(_) => include_str!("../../shaders/gradient/sum_added.wgsl"),
         });
-        match self.parameter_sums {
-            Affine::None => fragments.push(include_str!("../../shaders/gradient/parameters_none.wgsl")),
-            Affine::Weight => fragments.push(include_str!("../../shaders/gradient/parameters_weight.wgsl")),
-            Affine::WeightAndBias => fragments.push(include_str!("../../shaders/gradient/parameters_weight_bias.wgsl")),
-        }
-        if self.parameter_sums != Affine::None {
-            fragments.push(include_str!("../../shaders/gradient/parameters.wgsl"));
-        }
+        fragments.push(match self.column_sums.count() {
+            0 => include_str!("../../shaders/gradient/column_sums_none.wgsl"),
+            _ => include_str!("../../shaders/gradient/column_sums.wgsl"),
+        });
+        fragments.push(match self.slot(Role::Gate) {
+            None => include_str!("../../shaders/gradient/gate_none.wgsl"),
+            Some(_) => include_str!("../../shaders/gradient/gate.wgsl"),
+        });
         fragments.push(match self.unit {
             Unit::Pair => include_str!("../../shaders/gradient/pairs.wgsl"),
             Unit::Octet | Unit::Vector | Unit::Scalar => include_str!("../../shaders/gradient/units.wgsl"),

@@ -1,6 +1,6 @@
 use crate::gpu::{Region, RowCount, check_buffer};
 use crate::kernel::{Operation, Problem, Role};
-use crate::{Error, GpuTensor, LayerNormConfig, wgpu};
+use crate::{Error, GpuTensor, LayerNormConfig, Modulation, wgpu};
 
 /// What an operation reads and writes. [`Bindings::new`] and [`Bindings::of`] begin those of a forward pass: rows of input and
 /// output. [`Bindings::backward`] and [`Bindings::backward_of`] begin those of a backward pass: rows of input, and of the gradients of
@@ -37,6 +37,8 @@ pub struct Bindings {
     operation: Operation,
     accumulate: bool,
     rows: Option<u64>,
+    rows_per_condition: Option<u64>,
+    sequence_length: Option<u64>,
     regions: [Option<Region>; Role::ALL.len()],
     row_count: Option<RowCount>,
 }
@@ -80,7 +82,7 @@ impl Bindings {
 
     fn empty(operation: Operation, rows: Option<u64>) -> Self {
         let regions = [const { None }; Role::ALL.len()];
-        Self { operation, accumulate: false, rows, regions, row_count: None }
+        Self { operation, accumulate: false, rows, rows_per_condition: None, sequence_length: None, regions, row_count: None }
     }
 
     fn with(mut self, role: Role, region: impl Into<Region>) -> Self {
@@ -114,6 +116,118 @@ impl Bindings {
         self.with(Role::Rstd, region)
     }
 
+    /// Multiplies with this, rows of which belong to conditions: conditions × width, one row for each
+    /// [`rows_per_condition`](Self::rows_per_condition) rows of the input. [`Modulation`] says how.
+    ///
+    /// ```
+    /// use gpu_layer_norm::{Bindings, Region, StorageType, wgpu};
+    ///
+    /// // A block of a diffusion transformer: the residual stream takes up the attention's output, as much of it as a gate says, and what
+    /// // goes to the MLP is normalized and modulated. `modulation` has shift, scale and gate of each sample one after another.
+    /// fn block(
+    ///     samples: u64, tokens: u64, width: u64,
+    ///     stream: &wgpu::Buffer, attention: &wgpu::Buffer, modulation: &wgpu::Buffer, mlp_input: &wgpu::Buffer,
+    /// ) -> Bindings {
+    ///     let of_sample = |i| Region::new(modulation, StorageType::F32).offset(i * width).row_stride(3 * width);
+    ///     let stream = Region::new(stream, StorageType::F32);
+    ///     let [attention, mlp_input] = [attention, mlp_input].map(|buffer| Region::new(buffer, StorageType::Bf16));
+    ///     Bindings::new(samples * tokens, attention, mlp_input)
+    ///         .residual(stream.clone())
+    ///         .sum(stream)
+    ///         .shift(of_sample(0))
+    ///         .scale(of_sample(1))
+    ///         .gate(of_sample(2))
+    ///         .rows_per_condition(tokens)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn scale(self, region: impl Into<Region>) -> Self {
+        self.with(Role::Scale, region)
+    }
+
+    /// Adds this in the end, conditions × width, as [`scale`](Self::scale) multiplies. The backward pass does not read it.
+    #[must_use]
+    pub fn shift(self, region: impl Into<Region>) -> Self {
+        self.with(Role::Shift, region)
+    }
+
+    /// Multiplies the input by this before the [`residual`](Self::residual) is added: conditions × width. What is normalized is residual +
+    /// gate · input.
+    #[must_use]
+    pub fn gate(self, region: impl Into<Region>) -> Self {
+        self.with(Role::Gate, region)
+    }
+
+    /// So many rows one after another share a condition, a row of scale, shift and gate; the last condition may have fewer. Default: what
+    /// the shapes say where whole tensors are given ([`of`](Self::of), [`backward_of`](Self::backward_of)), whose condition tensors have
+    /// the shape of the input without some of the dimensions before the normalized ones, as `[batch, width]` beside
+    /// `[batch, length, width]`; otherwise 1.
+    #[must_use]
+    pub fn rows_per_condition(self, rows: u64) -> Self {
+        Self { rows_per_condition: Some(rows), ..self }
+    }
+
+    /// So many rows one after another are the positions of a sequence, for a layer that is [causal](LayerNormConfig::causal); the last
+    /// sequence may have fewer. Default: what the shape of the input says where it is a whole tensor ([`of`](Self::of),
+    /// [`backward_of`](Self::backward_of)), of which the last dimension before the normalized ones is that of positions; otherwise all
+    /// rows are one sequence.
+    #[must_use]
+    pub fn sequence_length(self, positions: u64) -> Self {
+        Self { sequence_length: Some(positions), ..self }
+    }
+
+    /// What a [causal](LayerNormConfig::causal) layer knows of the positions of each sequence before those of this call, and, once it
+    /// has run, with them: sequences × 8 words, told to be f32. All of them 0: nothing came before. So a sequence may be normalized block
+    /// by block; values are those of one long call (the same bits where blocks have multiples of 64 positions).
+    ///
+    /// ```
+    /// use gpu_layer_norm::{Bindings, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Tensor};
+    ///
+    /// let device = GpuDevice::new()?;
+    /// let layer_norm = GpuLayerNorm::new(&device, &LayerNormConfig::new(2).causal(true))?;
+    /// let whole = Tensor::from_f32([1, 3, 2], vec![1.0, 3.0, 5.0, 1.0, 2.0, 4.0])?;
+    /// let expected = layer_norm.run(&device, &whole)?;
+    ///
+    /// let state = GpuTensor::zeros(&device, [1, 8])?;
+    /// let mut found = Vec::new();
+    /// for block in whole.values().chunks(2) {
+    ///     let input = GpuTensor::upload(&device, &Tensor::from_f32([1, 1, 2], block.to_vec())?)?;
+    ///     let output = GpuTensor::zeros(&device, [1, 1, 2])?;
+    ///     layer_norm.execute(&device, &Bindings::of(&input, &output).state(&state))?;
+    ///     found.extend(output.download()?.into_values());
+    /// }
+    /// assert!(found.iter().zip(expected.values()).all(|(a, b)| (a - b).abs() < 1e-6));
+    /// # Ok::<(), gpu_layer_norm::Error>(())
+    /// ```
+    #[must_use]
+    pub fn state(self, region: impl Into<Region>) -> Self {
+        self.with(Role::State, region)
+    }
+
+    /// Writes the gradient by the residual here, in a backward pass: rows × width. Without a gate it is the same as that by the input.
+    #[must_use]
+    pub fn residual_gradient(self, region: impl Into<Region>) -> Self {
+        self.with(Role::ResidualGradient, region)
+    }
+
+    /// Writes the gradient by the scale here, in a backward pass: conditions × width.
+    #[must_use]
+    pub fn scale_gradient(self, region: impl Into<Region>) -> Self {
+        self.with(Role::ScaleGradient, region)
+    }
+
+    /// Writes the gradient by the shift here, in a backward pass: conditions × width.
+    #[must_use]
+    pub fn shift_gradient(self, region: impl Into<Region>) -> Self {
+        self.with(Role::ShiftGradient, region)
+    }
+
+    /// Writes the gradient by the gate here, in a backward pass: conditions × width.
+    #[must_use]
+    pub fn gate_gradient(self, region: impl Into<Region>) -> Self {
+        self.with(Role::GateGradient, region)
+    }
+
     /// Adds this to the input gradient of a backward pass: the gradient of the loss by input + residual, as far as it comes from
     /// elsewhere than the output. Rows × width.
     #[must_use]
@@ -133,8 +247,8 @@ impl Bindings {
         self.with(Role::BiasGradient, region)
     }
 
-    /// Whether the gradients by weight and bias are added to what their regions hold, in place of overwriting it. The input gradient
-    /// is always overwritten. Default: no.
+    /// Whether the gradients by weight, bias, scale, shift and gate are added to what their regions hold, in place of overwriting it.
+    /// Those by input and residual are always overwritten. Default: no.
     #[must_use]
     pub fn accumulate(self, accumulate: bool) -> Self {
         Self { accumulate, ..self }
@@ -174,26 +288,43 @@ impl Bindings {
     }
 
     /// The layer's own parameters where no others were given.
-    pub(crate) fn or_parameters(mut self, weight: Option<&GpuTensor>, bias: Option<&GpuTensor>) -> Self {
-        let parameters = [(Role::Weight, weight), (Role::Bias, bias)];
-        for (role, own) in parameters.into_iter().filter(|(role, _)| self.operation.reads(*role)) {
+    pub(crate) fn or_parameters(mut self, weight: Option<&GpuTensor>, bias: Option<&GpuTensor>, of: Modulation) -> Self {
+        // The backward pass needs the bias only for the gradient of a scale that multiplies it.
+        let has_bias = self.operation == Operation::Forward
+            || of == Modulation::Adaptive && self.region(Role::ScaleGradient).is_some();
+        for (role, own) in [(Role::Weight, weight), (Role::Bias, bias.filter(|_| has_bias))] {
             let region = &mut self.regions[role as usize];
             *region = region.take().or(own.map(Region::from));
         }
         self
     }
 
+    /// Rows of the input.
+    pub(crate) fn row_total(&self, config: &LayerNormConfig) -> Result<u64, Error> {
+        match (self.rows, self.whole_input()) {
+            (Some(rows), _) => Ok(rows),
+            (None, Some(input)) => config.rows(input.shape()),
+            (None, None) => Ok(0),
+        }
+    }
+
+    /// The input, where all rows of it are meant.
+    fn whole_input(&self) -> Option<&GpuTensor> {
+        if self.rows.is_some() { None } else { self.region(Role::Input)?.tensor.as_ref() }
+    }
+
     /// The problem that a layer poses with these tensors.
     pub(crate) fn problem(&self, config: &LayerNormConfig) -> Result<Problem, Error> {
-        let rows = match (self.rows, self.region(Role::Input).and_then(|input| input.tensor.as_ref())) {
-            (Some(rows), _) => rows,
-            (None, Some(input)) => {
-                self.check_shapes(config, input)?;
-                config.rows(input.shape())?
-            }
-            (None, None) => 0,
-        };
-        let mut problem = config.problem(rows)?;
+        if let Some(input) = self.whole_input() {
+            self.check_shapes(config, input)?;
+        }
+        let mut problem = config.problem(self.row_total(config)?)?;
+        if let Some(rows) = self.rows_per_condition.or(self.condition_rows(config)) {
+            problem = problem.rows_per_condition(rows)?;
+        }
+        if let Some(positions) = self.sequence_length.or(self.positions(config)).filter(|_| config.is_causal()) {
+            problem = problem.causal(positions)?;
+        }
         if self.operation == Operation::Backward {
             problem = problem.backward().accumulate(self.accumulate);
         }
@@ -221,13 +352,19 @@ impl Bindings {
         let leading = &input.shape()[..input.shape().len() - config.normalized_shape().len()];
         for role in Role::ALL {
             // A part of a tensor may be anything.
-            let whole = |region: &&Region| region.offset == 0 && region.row_stride.is_none();
-            let Some(tensor) = self.region(role).filter(whole).and_then(|region| region.tensor.as_ref()) else {
+            let whole = self.region(role).filter(|region| region.is_whole());
+            let Some(tensor) = whole.and_then(|region| region.tensor.as_ref()) else {
                 continue;
             };
             let expected = match role {
                 _ if role.is_parameter() => config.normalized_shape(),
                 _ if role.is_statistic() => leading,
+                _ if role.is_condition() => {
+                    self.check_condition(config, leading, role, tensor)?;
+                    continue;
+                }
+                // Its regions are checked by their size.
+                Role::State => continue,
                 _ => input.shape(),
             };
             if tensor.shape() != expected {
@@ -239,6 +376,43 @@ impl Bindings {
             }
         }
         Ok(())
+    }
+
+    /// That a tensor has a row of the normalized shape for each condition.
+    fn check_condition(
+        &self,
+        config: &LayerNormConfig,
+        leading: &[usize],
+        role: Role,
+        tensor: &GpuTensor,
+    ) -> Result<(), Error> {
+        let rows = leading.iter().map(|&dimension| dimension as u64).product::<u64>();
+        let of_each = self.rows_per_condition.or(self.condition_rows(config)).unwrap_or(1).max(1);
+        let conditions = rows.div_ceil(of_each);
+        let found = tensor.shape().strip_suffix(config.normalized_shape());
+        let found = found.map(|conditions| conditions.iter().map(|&dimension| dimension as u64).product::<u64>());
+        if found == Some(conditions) {
+            return Ok(());
+        }
+        let expected = [&[conditions as usize], config.normalized_shape()].concat();
+        Err(Error::Shape { what: role.name(), expected, actual: tensor.shape().to_vec() })
+    }
+
+    /// Positions of a sequence as the shape of a whole input has them.
+    fn positions(&self, config: &LayerNormConfig) -> Option<u64> {
+        let leading = self.whole_input()?.shape().strip_suffix(config.normalized_shape())?;
+        Some((*leading.last()? as u64).max(1))
+    }
+
+    /// Rows that share a condition as the shapes of whole tensors have it: a condition's tensor has the first dimensions of the input,
+    /// and the normalized ones.
+    fn condition_rows(&self, config: &LayerNormConfig) -> Option<u64> {
+        let shape = |role| Some(self.region(role).filter(|region| region.is_whole())?.tensor.as_ref()?.shape());
+        let leading = self.whole_input()?.shape().strip_suffix(config.normalized_shape())?;
+        let conditions = Role::ALL.into_iter().filter(|role| role.is_condition()).find_map(shape)?;
+        let conditions = conditions.strip_suffix(config.normalized_shape())?;
+        let rest = leading.strip_prefix(conditions)?;
+        Some(rest.iter().map(|&dimension| dimension as u64).product::<u64>().max(1))
     }
 
     /// That every region lies within a buffer that can be bound.

@@ -13,7 +13,7 @@ pub struct GpuStatistics {
 }
 
 impl GpuStatistics {
-    fn bound_to(&self, bindings: Bindings) -> Bindings {
+    pub(super) fn bound_to(&self, bindings: Bindings) -> Bindings {
         let bindings = bindings.rstd(&self.rstd);
         match &self.mean {
             Some(mean) => bindings.mean(mean),
@@ -31,6 +31,19 @@ pub struct LayerNormGradients {
     pub weight: Option<GpuTensor>,
     /// By the bias, of the normalized shape. `None` if the layer has none.
     pub bias: Option<GpuTensor>,
+}
+
+impl LayerNormGradients {
+    /// With the gradients by weight and bias.
+    pub(super) fn bound_to(&self, mut bindings: Bindings) -> Bindings {
+        if let Some(weight) = &self.weight {
+            bindings = bindings.weight_gradient(weight);
+        }
+        if let Some(bias) = &self.bias {
+            bindings = bindings.bias_gradient(bias);
+        }
+        bindings
+    }
 }
 
 /// Layer normalization over the trailing dimensions of its input, with PyTorch's semantics:
@@ -162,12 +175,7 @@ impl GpuLayerNorm {
         input: &GpuTensor,
     ) -> Result<(GpuTensor, GpuStatistics), Error> {
         let output = self.output_for(device, input)?;
-        let leading = &input.shape()[..input.shape().len() - self.config.normalized_shape().len()];
-        let has_mean = self.config.normalization_kind() == Normalization::LayerNorm;
-        let statistics = GpuStatistics {
-            mean: has_mean.then(|| GpuTensor::zeros(device, leading)).transpose()?,
-            rstd: GpuTensor::zeros(device, leading)?,
-        };
+        let statistics = self.statistics_for(device, input)?;
         self.execute(device, &statistics.bound_to(Bindings::of(input, &output)))?;
         Ok((output, statistics))
     }
@@ -222,24 +230,10 @@ impl GpuLayerNorm {
         output_gradient: &GpuTensor,
         statistics: Option<&GpuStatistics>,
     ) -> Result<LayerNormGradients, Error> {
-        // Before anything is allocated.
-        self.config.rows(input.shape())?;
-        let like = |tensor: Option<&GpuTensor>| {
-            tensor.map(|tensor| GpuTensor::zeros_as(device, tensor.shape(), tensor.storage())).transpose()
-        };
-        let gradients = LayerNormGradients {
-            input: GpuTensor::zeros_as(device, input.shape(), input.storage())?,
-            weight: like(self.weight())?,
-            bias: like(self.bias())?,
-        };
-        let mut bindings = Bindings::backward_of(input, output_gradient, &gradients.input);
-        if let Some(weight) = &gradients.weight {
-            bindings = bindings.weight_gradient(weight);
-        }
-        if let Some(bias) = &gradients.bias {
-            bindings = bindings.bias_gradient(bias);
-        }
-        if let Some(statistics) = statistics {
+        let gradients = self.gradients_for(device, input)?;
+        let mut bindings = gradients.bound_to(Bindings::backward_of(input, output_gradient, &gradients.input));
+        // Causal layer normalization measures the positions itself.
+        if let Some(statistics) = statistics.filter(|_| !self.config.is_causal()) {
             bindings = statistics.bound_to(bindings);
         }
         self.execute(device, &bindings)?;
@@ -278,7 +272,7 @@ impl GpuLayerNorm {
     /// # Errors
     /// About shapes: [`Error::ShapeMismatch`], [`Error::Shape`]. About regions: [`Error::RowStride`], [`Error::Region`],
     /// [`Error::BufferUsage`], [`Error::Overlap`], [`Error::SharedRange`], [`Error::Size`]. About
-    /// what does not go together: [`Error::NoParameter`], [`Error::Role`], [`Error::Statistics`], [`Error::RmsNorm`],
+    /// what does not go together: [`Error::NoParameter`], [`Error::Role`], [`Error::Statistics`], [`Error::Needs`], [`Error::RowsPerCondition`], [`Error::RmsNorm`],
     /// [`Error::StorageType`], [`Error::ForeignDevice`]. What planning may find: [`Error::BufferSize`], [`Error::RowSize`],
     /// [`Error::DeviceTooSmall`], [`Error::Geometry`], [`Error::Strategy`]. And [`Error::OutOfMemory`],
     /// [`Error::DeviceLost`], and [`Error::Wgpu`] for a buffer that was destroyed or is another device's.
@@ -365,17 +359,42 @@ impl GpuLayerNorm {
     /// Checks tensors, and adds the layer's own.
     fn bind(&self, device: &GpuDevice, bindings: &Bindings) -> Result<(Bindings, Problem), Error> {
         device.check_same(&self.device, "layer")?;
-        let bindings = bindings.clone().or_parameters(self.weight(), self.bias());
+        let bindings = bindings.clone().or_parameters(self.weight(), self.bias(), self.config.modulation_kind());
         let problem = bindings.problem(&self.config)?;
         bindings.check(&problem, device)?;
         Ok((bindings, problem))
     }
 
     /// A tensor for the output of this input, if it is one for this layer.
-    fn output_for(&self, device: &GpuDevice, input: &GpuTensor) -> Result<GpuTensor, Error> {
+    pub(super) fn output_for(&self, device: &GpuDevice, input: &GpuTensor) -> Result<GpuTensor, Error> {
         // Before anything is allocated.
         self.config.rows(input.shape())?;
         GpuTensor::zeros_as(device, input.shape(), self.config.output_storage_type(input.storage()))
+    }
+
+    /// Tensors for the statistics of the rows of this input.
+    pub(super) fn statistics_for(&self, device: &GpuDevice, input: &GpuTensor) -> Result<GpuStatistics, Error> {
+        self.config.rows(input.shape())?;
+        let leading = &input.shape()[..input.shape().len() - self.config.normalized_shape().len()];
+        let has_mean = self.config.normalization_kind() == Normalization::LayerNorm;
+        Ok(GpuStatistics {
+            mean: has_mean.then(|| GpuTensor::zeros(device, leading)).transpose()?,
+            rstd: GpuTensor::zeros(device, leading)?,
+        })
+    }
+
+    /// Tensors for the gradients by this input and by the layer's parameters, if it is an input for this layer.
+    pub(super) fn gradients_for(&self, device: &GpuDevice, input: &GpuTensor) -> Result<LayerNormGradients, Error> {
+        // Before anything is allocated.
+        self.config.rows(input.shape())?;
+        let like = |tensor: Option<&GpuTensor>| {
+            tensor.map(|tensor| GpuTensor::zeros_as(device, tensor.shape(), tensor.storage())).transpose()
+        };
+        Ok(LayerNormGradients {
+            input: GpuTensor::zeros_as(device, input.shape(), input.storage())?,
+            weight: like(self.weight())?,
+            bias: like(self.bias())?,
+        })
     }
 
     fn submit(&self, device: &GpuDevice, input: &Tensor) -> Result<GpuTensor, Error> {

@@ -1,18 +1,17 @@
 //! What the gradients of a backward pass are, and how far off they may be.
 
 use gpu_layer_norm::kernel::{Plan, Problem, Role};
-use gpu_layer_norm::reference::{self, Gradients};
+use gpu_layer_norm::reference::{self, Condition, Gradients, ModulatedGradients, RowStatistics};
 use gpu_layer_norm::{
-    Affine, Bindings, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Normalization, Tensor, Variance,
+    Affine, Bindings, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Modulation, Normalization, Tensor,
+    Variance,
 };
 
-use super::{Data, STRATEGIES, error_bound, normalize, scale, submit};
+use super::{Data, STRATEGIES, error_bound, scale, submit};
 
 pub fn is_gradient(role: Role) -> bool {
-    matches!(
-        role,
-        Role::OutputGradient | Role::SumGradient | Role::InputGradient | Role::WeightGradient | Role::BiasGradient
-    )
+    role.is_sum()
+        || matches!(role, Role::OutputGradient | Role::SumGradient | Role::InputGradient | Role::ResidualGradient)
 }
 
 /// What Σ|dy| · max(1, |x̂| / 4) is multiplied by to bound the error of a parameter's gradient: x̂ is off by so much, and up to 512
@@ -21,17 +20,115 @@ pub fn chain_bound(width: usize, rows: usize) -> f64 {
     error_bound(width) + 3e-8 * rows.min(512) as f64
 }
 
+/// Mean and rstd in f64. RMS normalization has the mean 0.
+pub fn statistics<T: Copy + Into<f64>>(
+    normalization: Normalization,
+    row: &[T],
+    eps: f64,
+    unbiased: bool,
+) -> RowStatistics {
+    match normalization {
+        Normalization::LayerNorm => reference::row_statistics(row, eps, unbiased),
+        Normalization::RmsNorm => RowStatistics { mean: 0.0, rstd: reference::root_mean_square_rstd(row, eps) },
+    }
+}
+
+/// How far a row's statistics and x̂ may move where its elements x are known only up to e.
+///
+/// With δ the difference of the elements, |δ| ≤ e, and c = δ − mean(δ) (RMS normalization: c = δ), x̂ becomes (x̂ + rstd · c) / N. N is
+/// the length of (x̂ + rstd · c) / √n and rstd · √eps as one vector. That of x̂ / √n and rstd · √eps is 1, so that by the triangle
+/// inequality N is within ρ = rstd · sqrt(Σc² / n) of 1. Therefore x̂ moves by (rstd · |c| + |x̂| · ρ) / (1 − ρ) at most, and rstd, which
+/// becomes rstd / N, by ρ / (1 − ρ) of itself. For the unbiased variance n is n − 1 in all of this.
+pub struct Moves {
+    /// By how much the mean.
+    pub mean: f64,
+    /// By what part of itself rstd.
+    pub rstd: f64,
+    /// By how much each x̂.
+    pub normalized: Vec<f64>,
+}
+
+impl Moves {
+    /// Of a row with these e and x̂.
+    pub fn new(normalization: Normalization, unbiased: bool, slack: &[f64], normalized: &[f64], rstd: f64) -> Self {
+        let n = slack.len() as f64;
+        let divisor = if unbiased { n - 1.0 } else { n };
+        let mean = slack.iter().sum::<f64>() / n;
+        // c is δ · (1 − 1 / n) − (what the others have of δ) / n.
+        let centred: Vec<f64> = match normalization {
+            Normalization::LayerNorm => slack.iter().map(|e| (e * (1.0 - 2.0 / n) + mean).max(0.0)).collect(),
+            Normalization::RmsNorm => slack.to_vec(),
+        };
+        let squares = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>();
+        // To take the mean off makes no sum of squares larger.
+        let rho = rstd * (squares(&centred).min(squares(slack)) / divisor).sqrt();
+        let rest = (1.0 - rho).max(0.0);
+        let move_of = |(c, x): (&f64, &f64)| (rstd * c + x.abs() * rho) / rest;
+        let normalized = centred.iter().zip(normalized).map(move_of).collect();
+        Self { mean, rstd: rho / rest, normalized }
+    }
+
+    /// Of a row whose elements are known.
+    pub fn none(width: usize) -> Self {
+        Self { mean: 0.0, rstd: 0.0, normalized: vec![0.0; width] }
+    }
+}
+
+/// A backward pass: what goes into it.
+pub struct Pass<'a, T> {
+    pub normalization: Normalization,
+    pub eps: f64,
+    pub unbiased: bool,
+    pub width: usize,
+    /// What is normalized.
+    pub source: &'a [T],
+    /// How far off each element of it may be in f32; `None` where it is exact.
+    pub slack: Option<&'a [f64]>,
+    pub output_gradient: &'a [T],
+    pub weight: Option<&'a [T]>,
+    pub bias: Option<&'a [T]>,
+    pub condition: Condition<'a, T>,
+}
+
+impl<T: Copy + Into<f64>> Pass<'_, T> {
+    fn exact(&self) -> ModulatedGradients {
+        let &Self { normalization, eps, unbiased, width, source, output_gradient, weight, bias, .. } = self;
+        let condition = &self.condition;
+        match normalization {
+            Normalization::LayerNorm => reference::modulated_layer_norm_backward(
+                source,
+                output_gradient,
+                width,
+                weight,
+                bias,
+                condition,
+                eps,
+                unbiased,
+            ),
+            Normalization::RmsNorm => {
+                reference::modulated_rms_norm_backward(source, output_gradient, width, weight, bias, condition, eps)
+            }
+        }
+    }
+}
+
 /// The exact gradients, and for each element how far off it may be, as `GpuLayerNorm::backward` promises; besides the rounding of
 /// results to what they are stored as.
+///
+/// Where there is a scale, W, which x̂ is multiplied by, is rounded where weight and scale go together, so it counts as the sum of the
+/// magnitudes of what it is made of: |weight| · (1 + |scale|), or |weight| + |scale|. So do 1 + scale in the gradients of weight and bias,
+/// and x̂ · weight + bias in that of the scale. The gradients of a condition are sums over its own rows.
 pub struct Bounds {
-    pub exact: Gradients,
+    pub exact: ModulatedGradients,
     pub input: Vec<f64>,
     pub weight: Vec<f64>,
     pub bias: Vec<f64>,
+    pub scale: Vec<f64>,
+    pub shift: Vec<f64>,
 }
 
 impl Bounds {
-    /// Of a normalization with its eps, its variance unbiased or not.
+    /// Of a normalization with its eps, its variance unbiased or not, without conditions.
     pub fn new(
         (normalization, eps, unbiased): (Normalization, f64, bool),
         width: usize,
@@ -39,33 +136,112 @@ impl Bounds {
         output_gradient: &[f32],
         weight: Option<&[f32]>,
     ) -> Self {
-        let exact = match normalization {
+        let rows_per_condition = (input.len() / width).max(1);
+        let condition = Condition { modulation: Modulation::default(), rows_per_condition, scale: None, shift: None };
+        let Gradients { input: by_input, weight: by_weight, bias } = match normalization {
             Normalization::LayerNorm => {
                 reference::layer_norm_backward(input, output_gradient, width, weight, eps, unbiased)
             }
             Normalization::RmsNorm => reference::rms_norm_backward(input, output_gradient, width, weight, eps),
         };
-        let normalized = normalize(normalization, input, width, eps as f32, unbiased);
-        let rows = input.len() / width;
+        let exact =
+            ModulatedGradients { input: by_input, weight: by_weight, bias, scale: Vec::new(), shift: Vec::new() };
+        let pass = Pass {
+            normalization,
+            eps,
+            unbiased,
+            width,
+            source: input,
+            slack: None,
+            output_gradient,
+            weight,
+            bias: None,
+            condition,
+        };
+        Self::about(exact, &pass)
+    }
+
+    pub fn of<T: Copy + Into<f64>>(pass: &Pass<T>) -> Self {
+        Self::about(pass.exact(), pass)
+    }
+
+    fn about<T: Copy + Into<f64>>(exact: ModulatedGradients, pass: &Pass<T>) -> Self {
+        let &Pass { normalization, eps, unbiased, width, source, slack, output_gradient, weight, bias, .. } = pass;
+        let (modulation, rows_per_condition) = (pass.condition.modulation, pass.condition.rows_per_condition);
+        let scales = pass.condition.scale;
+        let at = |tensor: Option<&[T]>, i: usize, absent: f64| tensor.map_or(absent, |tensor| tensor[i].into()).abs();
+        let rows = source.len() / width;
+        let sums = rows.div_ceil(rows_per_condition) * width;
         // Wider rows have twice the bound in x̂ too.
         let wide = error_bound(width) / 1e-6;
         let chain = chain_bound(width, rows);
-        let mut bounds = Self { exact, input: Vec::new(), weight: vec![0.0; width], bias: vec![0.0; width] };
-        for (i, (x, dy)) in input.chunks(width).zip(output_gradient.chunks(width)).enumerate() {
-            let rstd = match normalization {
-                Normalization::LayerNorm => reference::row_statistics(x, eps, unbiased).rstd,
-                Normalization::RmsNorm => reference::root_mean_square_rstd(x, eps),
+        let divisor = if unbiased { width as f64 - 1.0 } else { width as f64 };
+        let mut bounds = Self {
+            exact,
+            input: Vec::with_capacity(source.len()),
+            weight: vec![0.0; width],
+            bias: vec![0.0; width],
+            scale: vec![0.0; sums],
+            shift: vec![0.0; sums],
+        };
+        for row in 0..rows {
+            let span = row * width..(row + 1) * width;
+            let (x, dy) = (&source[span.clone()], &output_gradient[span.clone()]);
+            let condition = row / rows_per_condition;
+            let first = condition * width;
+            let rows_of_condition = rows_per_condition.min(rows - condition * rows_per_condition);
+            let chain_of_condition = chain_bound(width, rows_of_condition);
+            let RowStatistics { mean, rstd } = statistics(normalization, x, eps, unbiased);
+            let normalized: Vec<f64> = x.iter().map(|&x| (x.into() - mean) * rstd).collect();
+            let moves = slack.map(|slack| Moves::new(normalization, unbiased, &slack[span.clone()], &normalized, rstd));
+
+            let g = |i: usize| {
+                let (weight, scale) = (at(weight, i, 1.0), at(scales, first + i, 0.0));
+                let w = match modulation {
+                    Modulation::Adaptive => weight * (1.0 + scale),
+                    Modulation::Conditional => weight + scale,
+                };
+                dy[i].into().abs() * w
             };
-            let g = |(i, dy): (usize, &f32)| f64::from(*dy * weight.map_or(1.0, |weight| weight[i])).abs();
-            let largest = dy.iter().enumerate().map(g).fold(0.0, f64::max);
-            let largest_dx = largest_of(&bounds.exact.input[i * width..(i + 1) * width]);
-            bounds.input.extend(std::iter::repeat_n(2e-6 * wide * largest_dx.max(rstd * largest), width));
-        }
-        for (i, (&dy, &normalized)) in output_gradient.iter().zip(&normalized).enumerate() {
+            let largest = (0..width).map(g).fold(0.0, f64::max);
+            let exact = &bounds.exact.input[span];
+            let bound = 2e-6 * wide * largest_of(exact).max(rstd * largest);
             // What is subnormal on the way may be 0, and slope · rstd, which x̂ is multiplied by, is on the way.
-            bounds.input[i] += 4.0 * f64::from(f32::MIN_POSITIVE) * normalized.abs().max(1.0);
-            bounds.weight[i % width] += chain * f64::from(dy).abs() * scale(normalized);
-            bounds.bias[i % width] += chain * f64::from(dy).abs();
+            let subnormal = |x: &f64| 4.0 * f64::from(f32::MIN_POSITIVE) * x.abs().max(1.0);
+            bounds.input.extend(normalized.iter().map(|x| bound + subnormal(x)));
+            if let Some(moves) = &moves {
+                // The slope Σ(g · x̂) / n at most, and what it may be off.
+                let mean_with =
+                    |by: &[f64]| by.iter().enumerate().map(|(i, by)| g(i) * by.abs()).sum::<f64>() / divisor;
+                let (slope, slope_move) = (mean_with(&normalized), mean_with(&moves.normalized));
+                for (i, exact) in exact.iter().enumerate() {
+                    let (x, x_move) = (normalized[i].abs(), moves.normalized[i]);
+                    let inner = x_move * (slope + slope_move) + x * slope_move;
+                    bounds.input[row * width + i] += moves.rstd * exact.abs() + rstd * (1.0 + moves.rstd) * inner;
+                }
+            }
+
+            for (i, &x) in normalized.iter().enumerate() {
+                let dy = dy[i].into().abs();
+                let factor = match modulation {
+                    Modulation::Adaptive => 1.0 + at(scales, first + i, 0.0),
+                    Modulation::Conditional => 1.0,
+                };
+                let x_move = moves.as_ref().map_or(0.0, |moves| moves.normalized[i]);
+                bounds.weight[i] += factor * dy * (chain * scale(x) + x_move);
+                bounds.bias[i] += factor * dy * chain;
+                let product = dy * (chain_of_condition * scale(x) + x_move);
+                bounds.scale[first + i] += match modulation {
+                    Modulation::Adaptive => {
+                        let (weight, bias) = (at(weight, i, 1.0), at(bias, i, 0.0));
+                        // What the products with weight and bias and their sum round.
+                        let rounding = 2.0 * f64::from(f32::EPSILON) * (weight * x.abs() + bias);
+                        weight * product + dy * (bias * chain_of_condition + rounding)
+                    }
+                    Modulation::Conditional => product,
+                };
+                bounds.shift[first + i] += dy * chain_of_condition;
+            }
         }
         bounds
     }

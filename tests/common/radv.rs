@@ -48,17 +48,30 @@ pub enum Operation {
     Residual,
     /// RMS normalization with weight.
     Rms,
+    /// Layer normalization without weight or bias, with scale and shift of each 256 rows, of residual + gate · input; the sum is written
+    /// too.
+    Modulated,
     /// The backward pass of layer normalization with weight and bias, and their gradients, with given statistics.
     Backward,
     /// The backward pass of RMS normalization with weight, and its gradient, with given statistics.
     RmsBackward,
+    /// The backward pass of layer normalization with scale and shift of each 256 rows, and their gradients, with given statistics.
+    ModulatedBackward,
 }
 
 impl Operation {
-    pub const ALL: [Self; 5] = [Self::Plain, Self::Residual, Self::Rms, Self::Backward, Self::RmsBackward];
+    pub const ALL: [Self; 7] = [
+        Self::Plain,
+        Self::Residual,
+        Self::Rms,
+        Self::Modulated,
+        Self::Backward,
+        Self::RmsBackward,
+        Self::ModulatedBackward,
+    ];
 
     pub fn is_backward(self) -> bool {
-        matches!(self, Self::Backward | Self::RmsBackward)
+        matches!(self, Self::Backward | Self::RmsBackward | Self::ModulatedBackward)
     }
 
     /// The problem whose tensors are stored as `storage`; statistics and the gradients of parameters are f32.
@@ -66,10 +79,14 @@ impl Operation {
         let problem = Problem::new(rows, width)?;
         let whole = problem.affine(Affine::WeightAndBias);
         let rms = problem.affine(Affine::Weight).normalization(Normalization::RmsNorm)?;
+        let modulated = problem.rows_per_condition(256)?;
         let (problem, stored, single): (_, &[Role], &[Role]) = match self {
             Self::Plain => (whole, &[Role::Output, Role::Bias], &[]),
             Self::Residual => (whole, &[Role::Output, Role::Bias, Role::Residual, Role::Sum], &[]),
             Self::Rms => (rms, &[Role::Output], &[]),
+            Self::Modulated => {
+                (modulated, &[Role::Output, Role::Scale, Role::Shift, Role::Residual, Role::Gate, Role::Sum], &[])
+            }
             Self::Backward => (
                 whole.backward(),
                 &[Role::OutputGradient, Role::InputGradient],
@@ -78,8 +95,14 @@ impl Operation {
             Self::RmsBackward => {
                 (rms.backward(), &[Role::OutputGradient, Role::InputGradient], &[Role::Rstd, Role::WeightGradient])
             }
+            Self::ModulatedBackward => (
+                modulated.backward(),
+                &[Role::OutputGradient, Role::InputGradient, Role::Scale],
+                &[Role::Mean, Role::Rstd, Role::ScaleGradient, Role::ShiftGradient],
+            ),
         };
-        let stored = [Role::Input, Role::Weight].iter().chain(stored).map(|&role| (role, storage));
+        let always = [Role::Input, Role::Weight].iter().filter(|role| problem.layout(**role).is_some());
+        let stored = always.chain(stored).map(|&role| (role, storage));
         let single = single.iter().map(|&role| (role, StorageType::F32));
         stored.chain(single).try_fold(problem, |problem, (role, storage)| problem.tensor(role, storage))
     }
@@ -93,6 +116,8 @@ impl fmt::Display for Operation {
             Self::Rms => "rms_norm",
             Self::Backward => "backward",
             Self::RmsBackward => "rms_backward",
+            Self::Modulated => "modulated",
+            Self::ModulatedBackward => "modulated_backward",
         })
     }
 }

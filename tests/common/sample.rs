@@ -1,17 +1,21 @@
-//! A sample of the whole space of problems, forward and backward: storage types, regions, residual, statistics, places, buffers. It is run
-//! on bytes, so that what must not be touched is seen to be untouched.
+//! A sample of the whole space of problems, forward and backward: storage types, regions, residual, gate, modulation, statistics, places,
+//! buffers. It is run on bytes, so that what must not be touched is seen to be untouched.
 
 use gpu_layer_norm::half::{bf16, f16};
-use gpu_layer_norm::kernel::{Plan, Problem, Role};
+use gpu_layer_norm::kernel::{Kernel, Plan, Problem, Role};
+use gpu_layer_norm::reference::{self, Condition, RowStatistics};
 use gpu_layer_norm::{
-    Affine, Bindings, Error, GpuDevice, GpuLayerNorm, LayerNormConfig, Normalization, Operation, Region, StorageType,
-    Strategy, Variance, reference, wgpu,
+    Affine, Bindings, Error, GpuDevice, GpuLayerNorm, LayerNormConfig, Modulation, Normalization, Operation, Region,
+    StorageType, Strategy, Variance, wgpu,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::gradients::{self, Bounds};
-use super::{Data, error_bound, normalize, rstd_bound, scale, submit};
+use super::gradients::{self, Bounds, Moves, Pass, chain_bound};
+use super::{Data, bare, error_bound, rstd_bound, scale, submit};
+
+/// As many storage buffers as any kernel of any problem needs.
+pub const ENOUGH_BUFFERS: u32 = 12;
 
 /// Where a tensor lies: so many elements are left free before it, and so many between two rows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,18 +32,23 @@ pub enum Target {
     InPlaceOf(Role),
 }
 
-/// What a backward problem has that a forward one has not.
+/// What a backward problem has that a forward one has not. Gradients of what the sample has not count for nothing, but for that of the
+/// shift, which the backward pass does not read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Backward {
     pub output_gradient: Spot,
     pub sum_gradient: Option<Spot>,
     pub weight_gradient: Option<Spot>,
     pub bias_gradient: Option<Spot>,
+    pub residual_gradient: Option<Target>,
+    pub scale_gradient: Option<Spot>,
+    pub shift_gradient: Option<Spot>,
+    pub gate_gradient: Option<Spot>,
     pub accumulate: bool,
 }
 
-/// A problem with its data. In a backward one, `output` is where the input gradient goes, `sum` counts for nothing, and mean and rstd
-/// are given.
+/// A problem with its data. In a backward one, `output` is where the input gradient goes, `sum` and `shift` count for nothing, and mean
+/// and rstd are given. Without a residual the gate counts for nothing.
 #[derive(Clone, Debug)]
 pub struct Sample {
     pub backward: Option<Backward>,
@@ -50,10 +59,15 @@ pub struct Sample {
     pub zero_centred_weight: bool,
     pub variance: Variance,
     pub eps: f32,
+    pub modulation: Modulation,
+    pub rows_per_condition: usize,
     pub strategy: Option<Strategy>,
     pub input: Spot,
     pub residual: Option<Spot>,
     pub parameters: Spot,
+    pub scale: Option<Spot>,
+    pub shift: Option<Spot>,
+    pub gate: Option<Spot>,
     pub output: Target,
     pub sum: Option<Target>,
     pub mean: Option<Spot>,
@@ -64,6 +78,8 @@ pub struct Sample {
     pub chunk_rows: Option<usize>,
     /// Rows that the count in a buffer on the device asks for, if there is one.
     pub row_count: Option<u32>,
+    /// Rows that the prepared operation is set to, if it is.
+    pub set_rows: Option<usize>,
     pub seed: u64,
 }
 
@@ -78,10 +94,15 @@ impl Default for Sample {
             zero_centred_weight: false,
             variance: Variance::Biased,
             eps: 1e-5,
+            modulation: Modulation::Adaptive,
+            rows_per_condition: 1,
             strategy: None,
             input: Spot::default(),
             residual: None,
             parameters: Spot::default(),
+            scale: None,
+            shift: None,
+            gate: None,
             output: Target::Own(Spot::default()),
             sum: None,
             mean: None,
@@ -89,6 +110,7 @@ impl Default for Sample {
             pooled: false,
             chunk_rows: None,
             row_count: None,
+            set_rows: None,
             seed: 1,
         }
     }
@@ -150,6 +172,30 @@ pub fn unit_in_the_last_place(storage: StorageType, value: f64) -> f64 {
     2_f64.powi(exponent - digits)
 }
 
+/// What is normalized.
+struct Source {
+    /// input + residual as f32 has it; with a gate, residual + gate · input in f64.
+    values: Vec<f64>,
+    /// What it may be in f32. With a gate, the product is rounded or goes into the sum as it is.
+    sums: Vec<[f32; 2]>,
+    /// With a gate, how far off the sum in f32 may be: by what the product and the sum round.
+    slack: Option<Vec<f64>>,
+}
+
+/// A sample after it was run.
+struct Ran {
+    plan: String,
+    placed: Vec<Placed>,
+    /// Rows that were worked on.
+    rows: usize,
+    /// The bytes of each buffer.
+    before: Vec<Vec<u8>>,
+    after: Vec<Vec<u8>>,
+}
+
+/// Mean 0, standard deviation 1/4.
+const FACTORS: Data = Data::Normal { mean: 0.0, std: 0.25 };
+
 impl Sample {
     pub fn operation(&self) -> Operation {
         if self.backward.is_some() { Operation::Backward } else { Operation::Forward }
@@ -161,7 +207,39 @@ impl Sample {
             Normalization::RmsNorm => LayerNormConfig::rms(self.width),
         };
         let config = config.affine(self.affine).zero_centred_weight(self.zero_centred_weight);
-        config.variance(self.variance).eps(self.eps)
+        config.variance(self.variance).eps(self.eps).modulation(self.modulation).expect_nothing()
+    }
+
+    /// The layer that it is run with.
+    pub fn layer(&self, device: &GpuDevice) -> Result<GpuLayerNorm, String> {
+        GpuLayerNorm::new(device, &self.config()).map_err(|error| error.to_string())
+    }
+
+    /// The conditions of so many rows.
+    fn conditions(&self, rows: usize) -> usize {
+        rows.div_ceil(self.rows_per_condition)
+    }
+
+    fn is_unbiased(&self) -> bool {
+        self.variance == Variance::Unbiased
+    }
+
+    /// Without those that another pass has, or that take part only together with what this sample has not.
+    fn condition_tensors(&self) -> [(Role, Option<Spot>); 3] {
+        let is_forward = self.backward.is_none();
+        [
+            (Role::Scale, self.scale),
+            (Role::Shift, self.shift.filter(|_| is_forward)),
+            (Role::Gate, self.gate.filter(|_| self.residual.is_some())),
+        ]
+    }
+
+    /// Whether the affine map's parameter is read. The gradient of the scale needs the bias that the scale multiplies.
+    fn reads_parameter(&self, role: Role) -> bool {
+        let needs_bias = |backward: Backward| {
+            self.modulation == Modulation::Adaptive && self.scale.and(backward.scale_gradient).is_some()
+        };
+        role != Role::Bias || self.backward.is_none_or(needs_bias)
     }
 
     /// Every tensor's place, and the bytes that each buffer has.
@@ -172,6 +250,7 @@ impl Sample {
             let (rows, width) = match role {
                 _ if role.is_parameter() => (1, self.width),
                 _ if role.is_statistic() => (self.rows, 1),
+                _ if role.is_condition() => (self.conditions(self.rows), self.width),
                 _ => (self.rows, self.width),
             };
             if !self.pooled || ends.is_empty() {
@@ -193,9 +272,13 @@ impl Sample {
                 put(role, spot);
             }
         }
-        let operation = self.operation();
-        for &role in self.affine.parameters().iter().filter(|role| operation.reads(**role)) {
+        for &role in self.affine.parameters().iter().filter(|role| self.reads_parameter(**role)) {
             put(role, self.parameters);
+        }
+        for (role, spot) in self.condition_tensors() {
+            if let Some(spot) = spot {
+                put(role, spot);
+            }
         }
         if let Some(backward) = self.backward {
             put(Role::OutputGradient, backward.output_gradient);
@@ -203,6 +286,9 @@ impl Sample {
                 (Role::SumGradient, backward.sum_gradient),
                 (Role::WeightGradient, backward.weight_gradient.filter(|_| self.affine.has_weight())),
                 (Role::BiasGradient, backward.bias_gradient.filter(|_| self.affine.has_bias())),
+                (Role::ScaleGradient, self.scale.and(backward.scale_gradient)),
+                (Role::ShiftGradient, backward.shift_gradient),
+                (Role::GateGradient, self.residual.and(self.gate).and(backward.gate_gradient)),
             ];
             for (role, spot) in optional {
                 if let Some(spot) = spot {
@@ -210,9 +296,12 @@ impl Sample {
                 }
             }
         }
-        let targets = match operation {
-            Operation::Forward => [(Role::Output, Some(self.output)), (Role::Sum, self.sum)],
-            Operation::Backward => [(Role::InputGradient, Some(self.output)), (Role::Sum, None)],
+        let targets = match self.backward {
+            None => [(Role::Output, Some(self.output)), (Role::Sum, self.sum)],
+            Some(backward) => {
+                let residual = backward.residual_gradient.filter(|_| self.residual.is_some());
+                [(Role::InputGradient, Some(self.output)), (Role::ResidualGradient, residual)]
+            }
         };
         for (role, target) in targets {
             if let Some(Target::Own(spot)) = target {
@@ -230,14 +319,20 @@ impl Sample {
 
     /// Runs it, and compares every byte of every buffer with what should be there.
     pub fn check(&self, device: &GpuDevice) -> Result<(), String> {
-        let layer = GpuLayerNorm::new(device, &self.config().expect_nothing()).map_err(|error| error.to_string())?;
+        let layer = self.layer(device)?;
         let mut capabilities = *device.capabilities();
         if let Some(rows) = self.chunk_rows {
             let (placed, _) = self.place();
             let stride = placed.iter().map(|tensor| tensor.byte(1, 0) - tensor.byte(0, 0)).max().unwrap_or(0);
             let alignment = u64::from(capabilities.storage_offset_alignment.max(32));
-            // Those of two walks over the rows, with two sums each, are bound too.
-            let sums = if self.backward.is_some() { 16 * self.width } else { 0 };
+            // The sums that walks over the rows leave are bound too: those of two walks, two sums each; where there are conditions, up
+            // to three sums each, and what is carried from one chunk to the next.
+            let has_conditions = placed.iter().any(|tensor| tensor.role.is_condition());
+            let sums = match (&self.backward, has_conditions) {
+                (None, _) => 0,
+                (Some(_), false) => 16 * self.width,
+                (Some(_), true) => 48 * self.width,
+            };
             capabilities.max_binding_bytes = (rows * stride).max(sums) as u64 + alignment + 4;
         }
         self.check_with(device, &layer, |problem| match self.strategy {
@@ -250,6 +345,11 @@ impl Sample {
         })
     }
 
+    /// As [`check`](Self::check), where the device binds buffers enough ([`where_it_fits`]).
+    pub fn check_where_it_fits(&self, device: &GpuDevice) -> Result<(), String> {
+        where_it_fits(device, self.check(device))
+    }
+
     /// As [`check`](Self::check), with a layer and a plan of the caller's choice.
     pub fn check_with(
         &self,
@@ -257,40 +357,125 @@ impl Sample {
         layer: &GpuLayerNorm,
         plan: impl FnOnce(&Problem) -> Result<Plan, Error>,
     ) -> Result<(), String> {
+        self.compare(self.run(device, layer, plan)?)
+    }
+
+    /// As [`check_with`](Self::check_with), by bare calls, with WGSL of the caller's choice in place of the kernels' own. Each tensor
+    /// must have a buffer of its own, from its beginning on.
+    pub fn check_wgsl(
+        &self,
+        device: &GpuDevice,
+        layer: &GpuLayerNorm,
+        plan: impl FnOnce(&Problem) -> Result<Plan, Error>,
+        wgsl: impl Fn(&Kernel) -> String,
+    ) -> Result<(), String> {
+        let ran = self.run_by(device, layer, plan, |plan, _, placed, before, _| {
+            assert!(placed.iter().enumerate().all(|(i, tensor)| tensor.buffer == i && tensor.offset == 0));
+            let mut tensors: Vec<_> =
+                placed.iter().zip(before).map(|(tensor, bytes)| (tensor.role, bytes.clone())).collect();
+            bare::run(device, &plan, |kernel| bare::wgsl(wgsl(kernel)), &mut tensors);
+            Ok(tensors.into_iter().map(|(_, bytes)| bytes).collect())
+        })?;
+        self.compare(ran)
+    }
+
+    /// Compares with what this sample asks for what another one gives, which has the same tensors with the same data.
+    pub fn check_another(&self, device: &GpuDevice, other: &Self) -> Result<(), String> {
+        self.compare(other.run(device, &other.layer(device)?, |problem| Plan::new(problem, device.capabilities()))?)
+    }
+
+    /// The bytes of every buffer after it was run.
+    pub fn bytes(
+        &self,
+        device: &GpuDevice,
+        layer: &GpuLayerNorm,
+        plan: impl FnOnce(&Problem) -> Result<Plan, Error>,
+    ) -> Result<Vec<Vec<u8>>, String> {
+        Ok(self.run(device, layer, plan)?.after)
+    }
+
+    fn run(
+        &self,
+        device: &GpuDevice,
+        layer: &GpuLayerNorm,
+        plan: impl FnOnce(&Problem) -> Result<Plan, Error>,
+    ) -> Result<Ran, String> {
+        self.run_by(device, layer, plan, |plan, bindings, _, _, buffers| {
+            let mut prepared = layer.prepare_plan(device, plan, bindings).map_err(|error| error.to_string())?;
+            if let Some(rows) = self.set_rows {
+                prepared.set_rows(rows as u64).map_err(|error| error.to_string())?;
+            }
+            submit(device, &prepared);
+            Ok(buffers.iter().map(|buffer| download(device, buffer)).collect())
+        })
+    }
+
+    /// `run` takes the plan, the bindings, the tensors, the bytes of their buffers and these themselves, and gives the bytes that it
+    /// leaves there.
+    fn run_by(
+        &self,
+        device: &GpuDevice,
+        layer: &GpuLayerNorm,
+        plan: impl FnOnce(&Problem) -> Result<Plan, Error>,
+        run: impl FnOnce(Plan, &Bindings, &[Placed], &[Vec<u8>], &[wgpu::Buffer]) -> Result<Vec<Vec<u8>>, String>,
+    ) -> Result<Ran, String> {
         let (placed, sizes) = self.place();
-        let find = |role: Role| placed.iter().find(|tensor| tensor.role == role);
+        let before = self.data(&placed, sizes);
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+        let buffers: Vec<_> = before.iter().map(|bytes| upload(device, usage, bytes)).collect();
+        let mut bindings = self.bindings(&placed, &buffers);
+        let mut rows = self.rows.min(self.set_rows.unwrap_or(self.rows));
+        if let Some(count) = self.row_count {
+            let words: Vec<u8> = [u32::MAX, 77, count].iter().flat_map(|word| word.to_le_bytes()).collect();
+            bindings = bindings.row_count(&upload(device, wgpu::BufferUsages::STORAGE, &words), 2);
+            rows = rows.min(count as usize);
+        }
+        let problem = layer.problem(device, &bindings).map_err(|error| error.to_string())?;
+        let plan = plan(&problem).map_err(|error| error.to_string())?;
+        let what = plan.to_string();
+        let after = run(plan, &bindings, &placed, &before, &buffers).map_err(|error| format!("{what}: {error}"))?;
+        Ok(Ran { plan: what, placed, rows, before, after })
+    }
+
+    /// The bytes of the buffers before it is run: what is read in what is read, and anything elsewhere.
+    fn data(&self, placed: &[Placed], sizes: Vec<usize>) -> Vec<Vec<u8>> {
         let mut rng = StdRng::seed_from_u64(self.seed);
         let mut before: Vec<Vec<u8>> = sizes.iter().map(|&size| (0..size).map(|_| rng.random()).collect()).collect();
         let accumulates = self.backward.is_some_and(|backward| backward.accumulate);
-        for tensor in &placed {
-            let is_old = tensor.role.is_parameter() && accumulates;
+        for tensor in placed {
+            let is_old = tensor.role.is_sum() && accumulates;
             let is_given = self.operation().reads(tensor.role) && !tensor.role.is_statistic();
             if !is_old && !is_given {
                 continue;
             }
+            let data = match tensor.role {
+                Role::Scale | Role::Shift => FACTORS,
+                role if role.is_parameter() || role == Role::Gate || gradients::is_gradient(role) => Data::STANDARD,
+                _ => Data::Normal { mean: 3.0, std: 2.0 },
+            };
             let seed = self.seed ^ tensor.role as u64;
-            let is_standard = tensor.role.is_parameter() || gradients::is_gradient(tensor.role);
-            let data = if is_standard { Data::STANDARD } else { Data::Normal { mean: 3.0, std: 2.0 } };
             for (i, value) in data.values(tensor.rows, tensor.width, seed).into_iter().enumerate() {
                 let bytes = &mut before[tensor.buffer];
                 tensor.set(bytes, i / tensor.width, i % tensor.width, value);
             }
         }
         if self.backward.is_some() {
-            let source = self.source(&placed, &before, self.rows);
-            for (row, values) in source.chunks(self.width).enumerate() {
-                for (role, value) in [Role::Mean, Role::Rstd].into_iter().zip(self.statistics(values)) {
-                    if let Some(tensor) = find(role) {
+            let source = self.source(placed, &before, self.rows);
+            for (row, values) in source.values.chunks(self.width).enumerate() {
+                let RowStatistics { mean, rstd } = self.statistics(values);
+                for (role, value) in [(Role::Mean, mean), (Role::Rstd, rstd)] {
+                    if let Some(tensor) = find(placed, role) {
                         tensor.set(&mut before[tensor.buffer], row, 0, value as f32);
                     }
                 }
             }
         }
+        before
+    }
 
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
-        let buffers: Vec<_> = before.iter().map(|bytes| upload(device, usage, bytes)).collect();
+    fn bindings(&self, placed: &[Placed], buffers: &[wgpu::Buffer]) -> Bindings {
         let region = |role: Role| {
-            find(role).map(|tensor| {
+            find(placed, role).map(|tensor| {
                 let region = Region::new(&buffers[tensor.buffer], tensor.storage).offset(tensor.offset as u64);
                 if tensor.stride == tensor.width { region } else { region.row_stride(tensor.stride as u64) }
             })
@@ -312,56 +497,86 @@ impl Sample {
             (Role::Rstd, Bindings::rstd),
             (Role::Weight, Bindings::weight),
             (Role::Bias, Bindings::bias),
+            (Role::Scale, Bindings::scale),
+            (Role::Shift, Bindings::shift),
+            (Role::Gate, Bindings::gate),
             (Role::SumGradient, Bindings::sum_gradient),
             (Role::WeightGradient, Bindings::weight_gradient),
             (Role::BiasGradient, Bindings::bias_gradient),
+            (Role::ResidualGradient, Bindings::residual_gradient),
+            (Role::ScaleGradient, Bindings::scale_gradient),
+            (Role::ShiftGradient, Bindings::shift_gradient),
+            (Role::GateGradient, Bindings::gate_gradient),
         ] {
             if let Some(region) = region(role) {
                 bindings = with(bindings, region);
             }
         }
-        let mut rows = self.rows;
-        if let Some(count) = self.row_count {
-            let words: Vec<u8> = [u32::MAX, 77, count].iter().flat_map(|word| word.to_le_bytes()).collect();
-            bindings = bindings.row_count(&upload(device, wgpu::BufferUsages::STORAGE, &words), 2);
-            rows = rows.min(count as usize);
+        if placed.iter().any(|tensor| tensor.role.is_condition()) {
+            bindings = bindings.rows_per_condition(self.rows_per_condition as u64);
         }
+        bindings
+    }
 
-        let problem = layer.problem(device, &bindings).map_err(|error| error.to_string())?;
-        let plan = plan(&problem).map_err(|error| error.to_string())?;
-        let what = plan.to_string();
-        let prepared = layer.prepare_plan(device, plan, &bindings).map_err(|error| format!("{what}: {error}"))?;
-        submit(device, &prepared);
-        let after: Vec<Vec<u8>> = buffers.iter().map(|buffer| download(device, buffer)).collect();
+    /// What is normalized, of the first rows.
+    fn source(&self, placed: &[Placed], bytes: &[Vec<u8>], rows: usize) -> Source {
+        let of = |role: Role| find(placed, role);
+        let (residual, gate) = (of(Role::Residual), of(Role::Gate));
+        let input = of(Role::Input).expect("an input");
+        let at = |tensor: &Placed, row: usize, column: usize| tensor.get(&bytes[tensor.buffer], row, column);
+        let count = rows * self.width;
+        let (mut values, mut sums) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut slack = gate.map(|_| Vec::with_capacity(count));
+        for i in 0..count {
+            let (row, column) = (i / self.width, i % self.width);
+            let x = at(input, row, column);
+            let residual = residual.map_or(0.0, |tensor| at(tensor, row, column));
+            match (gate, &mut slack) {
+                (Some(gate), Some(slack)) => {
+                    let gate = at(gate, row / self.rows_per_condition, column);
+                    sums.push([gate.mul_add(x, residual), gate * x + residual]);
+                    let product = f64::from(gate) * f64::from(x);
+                    let sum = f64::from(residual) + product;
+                    values.push(sum);
+                    slack.push(f64::from(f32::EPSILON) / 2.0 * (product.abs() + sum.abs()));
+                }
+                _ => {
+                    sums.push([x + residual; 2]);
+                    values.push(f64::from(x + residual));
+                }
+            }
+        }
+        Source { values, sums, slack }
+    }
+
+    fn statistics(&self, row: &[f64]) -> RowStatistics {
+        gradients::statistics(self.normalization, row, f64::from(self.eps), self.is_unbiased())
+    }
+
+    /// The values of the first rows of a tensor, if there is one.
+    fn values(&self, placed: &[Placed], bytes: &[Vec<u8>], role: Role, rows: usize) -> Option<Vec<f64>> {
+        let tensor = find(placed, role)?;
+        let at = |i| tensor.get(&bytes[tensor.buffer], i / self.width, i % self.width);
+        Some((0..rows * self.width).map(|i| f64::from(at(i))).collect())
+    }
+
+    /// The weight, if there is one.
+    fn weight(&self, placed: &[Placed], bytes: &[Vec<u8>]) -> Option<Vec<f64>> {
+        let one = if self.zero_centred_weight { 1.0 } else { 0.0 };
+        let weight = self.values(placed, bytes, Role::Weight, 1)?;
+        Some(weight.into_iter().map(|weight| weight + one).collect())
+    }
+
+    /// Compares every byte.
+    fn compare(&self, ran: Ran) -> Result<(), String> {
+        let Ran { plan, placed, rows, before, after } = ran;
         let compared = match self.backward {
-            None => self.compare(&placed, rows, before, &after),
+            None => self.compare_outputs(&placed, rows, before, &after),
             Some(backward) => self.compare_gradients(&placed, rows, before, &after, backward),
         };
-        compared.map_err(|error| format!("{what}: {error}"))
+        compared.map_err(|error| format!("{plan}: {error}"))
     }
 
-    /// What is normalized: input + residual, of the first rows.
-    fn source(&self, placed: &[Placed], bytes: &[Vec<u8>], rows: usize) -> Vec<f32> {
-        let at = |role: Role, row: usize, column: usize| {
-            let tensor = placed.iter().find(|tensor| tensor.role == role)?;
-            Some(tensor.get(&bytes[tensor.buffer], row, column))
-        };
-        let source = |row, column| {
-            at(Role::Input, row, column).expect("an input") + at(Role::Residual, row, column).unwrap_or(0.0)
-        };
-        (0..rows * self.width).map(|i| source(i / self.width, i % self.width)).collect()
-    }
-
-    /// Mean and rstd.
-    fn statistics(&self, row: &[f32]) -> [f64; 2] {
-        let statistics = reference::row_statistics(row, f64::from(self.eps), self.variance == Variance::Unbiased);
-        match self.normalization {
-            Normalization::LayerNorm => [statistics.mean, statistics.rstd],
-            Normalization::RmsNorm => [0.0, reference::root_mean_square_rstd(row, f64::from(self.eps))],
-        }
-    }
-
-    /// Every byte of a backward pass.
     fn compare_gradients(
         &self,
         placed: &[Placed],
@@ -370,32 +585,71 @@ impl Sample {
         after: &[Vec<u8>],
         backward: Backward,
     ) -> Result<(), String> {
-        let find = |role: Role| placed.iter().find(|tensor| tensor.role == role);
         let before = expected.clone();
-        let values = |role: Role, rows: usize| -> Option<Vec<f32>> {
-            let tensor = find(role)?;
-            let at = |i| tensor.get(&before[tensor.buffer], i / self.width, i % self.width);
-            Some((0..rows * self.width).map(at).collect())
-        };
+        let width = self.width;
+        let conditions = self.conditions(rows);
+        let values = |role: Role, rows: usize| self.values(placed, &before, role, rows);
         let source = self.source(placed, &before, rows);
         let output_gradient = values(Role::OutputGradient, rows).expect("an output gradient");
-        let one = if self.zero_centred_weight { 1.0 } else { 0.0 };
-        let weight: Option<Vec<f32>> =
-            values(Role::Weight, 1).map(|weight| weight.iter().map(|weight| weight + one).collect());
-        let bounds = Bounds::new(
-            (self.normalization, f64::from(self.eps), self.variance == Variance::Unbiased),
-            self.width,
-            &source,
-            &output_gradient,
-            weight.as_deref(),
-        );
-        let mut compare = |role: Role, exact: &[f64], allowed: &[f64], added: Option<Vec<f32>>| {
-            let Some(tensor) = find(role) else { return Ok(()) };
-            for (i, (&exact, &allowed)) in exact.iter().zip(allowed).enumerate() {
-                let (row, column) = (i / self.width, i % self.width);
+        let (weight, bias) = (self.weight(placed, &before), values(Role::Bias, 1));
+        let scale = values(Role::Scale, conditions);
+        let bounds = Bounds::of(&Pass {
+            normalization: self.normalization,
+            eps: f64::from(self.eps),
+            unbiased: self.is_unbiased(),
+            width,
+            source: &source.values,
+            slack: source.slack.as_deref(),
+            output_gradient: &output_gradient,
+            weight: weight.as_deref(),
+            bias: bias.as_deref(),
+            condition: Condition {
+                modulation: self.modulation,
+                rows_per_condition: self.rows_per_condition,
+                scale: scale.as_deref(),
+                shift: None,
+            },
+        });
+
+        // By what is normalized; with a gate, by the input and by the gate.
+        let mut sum = bounds.exact.input.clone();
+        if let Some(more) = values(Role::SumGradient, rows) {
+            sum.iter_mut().zip(more).for_each(|(gradient, more)| *gradient += more);
+        }
+        let input = values(Role::Input, rows).expect("an input");
+        let gate = values(Role::Gate, conditions);
+        let (mut by_input, mut by_input_bounds) = (sum.clone(), bounds.input.clone());
+        let mut by_gate = vec![0.0; conditions * width];
+        let mut by_gate_bounds = by_gate.clone();
+        if let Some(gate) = &gate {
+            for (i, &gradient) in sum.iter().enumerate() {
+                let (row, column) = (i / width, i % width);
+                let condition = row / self.rows_per_condition;
+                let of_condition = condition * width + column;
+                // The gradient in f32, and the sum with the gradient from elsewhere is rounded too.
+                let allowed = bounds.input[i] + f64::from(f32::EPSILON) * gradient.abs();
+                by_input[i] = gradient * gate[of_condition];
+                by_input_bounds[i] = allowed * gate[of_condition].abs();
+                let terms = self.rows_per_condition.min(rows - condition * self.rows_per_condition);
+                by_gate[of_condition] += gradient * input[i];
+                by_gate_bounds[of_condition] += input[i].abs() * (allowed + chain_bound(width, terms) * gradient.abs());
+            }
+        }
+
+        let all_conditions = self.conditions(self.rows);
+        let mut compare = |role: Role, exact: &[f64], allowed: &[f64]| {
+            let Some(tensor) = find(placed, role) else { return Ok(()) };
+            let old = if role.is_sum() && backward.accumulate { values(role, tensor.rows) } else { None };
+            // Conditions that have no row left have no terms.
+            let none = if role.is_condition() { (all_conditions - conditions) * width } else { 0 };
+            let exact = exact.iter().copied().chain(std::iter::repeat_n(0.0, none));
+            let allowed = allowed.iter().copied().chain(std::iter::repeat_n(0.0, none));
+            for (i, (exact, allowed)) in exact.zip(allowed).enumerate() {
+                let (row, column) = (i / width, i % width);
                 let found = tensor.get(&after[tensor.buffer], row, column);
-                let exact = exact + added.as_ref().map_or(0.0, |added| f64::from(added[i]));
-                let storage = unit_in_the_last_place(tensor.storage, exact);
+                let exact = exact + old.as_ref().map_or(0.0, |old| old[i]);
+                // What nothing is added to is not rounded.
+                let storage = if allowed == 0.0 { 0.0 } else { unit_in_the_last_place(tensor.storage, exact) };
                 let error = (f64::from(found) - exact).abs();
                 if error.is_nan() || error > allowed + storage {
                     return Err(format!(
@@ -407,45 +661,61 @@ impl Sample {
             }
             Ok(())
         };
-        let of_sum = values(Role::SumGradient, rows);
-        let old = |role| if backward.accumulate { values(role, 1) } else { None };
-        let (old_weight, old_bias) = (old(Role::WeightGradient), old(Role::BiasGradient));
-        compare(Role::InputGradient, &bounds.exact.input, &bounds.input, of_sum)?;
-        compare(Role::WeightGradient, &bounds.exact.weight, &bounds.weight, old_weight)?;
-        compare(Role::BiasGradient, &bounds.exact.bias, &bounds.bias, old_bias)?;
+        compare(Role::InputGradient, &by_input, &by_input_bounds)?;
+        compare(Role::ResidualGradient, &sum, &bounds.input)?;
+        compare(Role::WeightGradient, &bounds.exact.weight, &bounds.weight)?;
+        compare(Role::BiasGradient, &bounds.exact.bias, &bounds.bias)?;
+        compare(Role::ScaleGradient, &bounds.exact.scale, &bounds.scale)?;
+        compare(Role::ShiftGradient, &bounds.exact.shift, &bounds.shift)?;
+        compare(Role::GateGradient, &by_gate, &by_gate_bounds)?;
         untouched(placed, &expected, after)
     }
 
-    fn compare(
+    fn compare_outputs(
         &self,
         placed: &[Placed],
         rows: usize,
         mut expected: Vec<Vec<u8>>,
         after: &[Vec<u8>],
     ) -> Result<(), String> {
-        let find = |role: Role| placed.iter().find(|tensor| tensor.role == role);
-        let at = |role: Role, row: usize, column: usize| {
-            find(role).map(|tensor| tensor.get(&expected[tensor.buffer], row, column))
-        };
+        let width = self.width;
+        let values = |role: Role, rows: usize| self.values(placed, &expected, role, rows);
         let source = self.source(placed, &expected, rows);
-        let unbiased = self.variance == Variance::Unbiased;
-        let normalized = normalize(self.normalization, &source, self.width, self.eps, unbiased);
-        let one = if self.zero_centred_weight { 1.0 } else { 0.0 };
-        let parameters: Vec<(f64, f64)> = (0..self.width)
-            .map(|column| {
-                let weight = at(Role::Weight, 0, column).map_or(1.0, |weight| f64::from(weight) + one);
-                (weight, f64::from(at(Role::Bias, 0, column).unwrap_or(0.0)))
-            })
-            .collect();
+        let (weight, bias) = (self.weight(placed, &expected), values(Role::Bias, 1));
+        let conditions = self.conditions(rows);
+        let (scales, shifts) = (values(Role::Scale, conditions), values(Role::Shift, conditions));
+        let condition = Condition {
+            modulation: self.modulation,
+            rows_per_condition: self.rows_per_condition,
+            scale: scales.as_deref(),
+            shift: shifts.as_deref(),
+        };
+        let (of_weight, of_bias) = (weight.as_deref(), bias.as_deref());
+        let (eps, unbiased) = (f64::from(self.eps), self.is_unbiased());
+        let exact = match self.normalization {
+            Normalization::LayerNorm => {
+                reference::modulated_layer_norm(&source.values, width, of_weight, of_bias, &condition, eps, unbiased)
+            }
+            Normalization::RmsNorm => {
+                reference::modulated_rms_norm(&source.values, width, of_weight, of_bias, &condition, eps)
+            }
+        };
+        let is_modulated = scales.is_some() || shifts.is_some();
 
         for row in 0..rows {
-            let values = &source[row * self.width..(row + 1) * self.width];
-            let [mean, rstd] = self.statistics(values);
+            let span = row * width..(row + 1) * width;
+            let values = &source.values[span.clone()];
+            let RowStatistics { mean, rstd } = self.statistics(values);
+            let normalized: Vec<f64> = values.iter().map(|x| (x - mean) * rstd).collect();
+            let moves = match &source.slack {
+                Some(slack) => Moves::new(self.normalization, unbiased, &slack[span], &normalized, rstd),
+                None => Moves::none(width),
+            };
             for (role, exact, allowed) in [
-                (Role::Mean, mean, mean.abs() * 1.2e-7 + 1e-6 / rstd),
-                (Role::Rstd, rstd, rstd * rstd_bound(self.width)),
+                (Role::Mean, mean, mean.abs() * 1.2e-7 + 1e-6 / rstd + moves.mean),
+                (Role::Rstd, rstd, rstd * (rstd_bound(width) + moves.rstd)),
             ] {
-                if let Some(tensor) = find(role) {
+                if let Some(tensor) = find(placed, role) {
                     let found = tensor.get(&after[tensor.buffer], row, 0);
                     let error = (f64::from(found) - exact).abs();
                     if error.is_nan() || error > allowed {
@@ -454,26 +724,49 @@ impl Sample {
                     tensor.set(&mut expected[tensor.buffer], row, 0, found);
                 }
             }
-            for (column, &(weight, bias)) in parameters.iter().enumerate() {
-                let i = row * self.width + column;
-                if let Some(tensor) = find(Role::Sum) {
+            for (column, &normalized) in normalized.iter().enumerate() {
+                let i = row * width + column;
+                if let Some(tensor) = find(placed, Role::Sum) {
                     let found = tensor.get(&after[tensor.buffer], row, column);
-                    let exact = stored(tensor.storage, source[i]);
-                    if found.to_bits() != exact.to_bits() {
-                        return Err(format!("sum at row {row}, {column}: {found:e} in place of {exact:e}"));
+                    let exact = source.sums[i].map(|sum| stored(tensor.storage, sum));
+                    if exact.iter().all(|exact| found.to_bits() != exact.to_bits()) {
+                        let [exact, other] = exact;
+                        return Err(format!(
+                            "sum at row {row}, {column}: {found:e} in place of {exact:e} or {other:e}"
+                        ));
                     }
                     tensor.set(&mut expected[tensor.buffer], row, column, found);
                 }
-                let tensor = find(Role::Output).expect("an output");
-                let found = tensor.get(&after[tensor.buffer], row, column);
-                let exact = normalized[i] * weight + bias;
-                // What x̂ may be off, what 1 + weight, the product and the sum round, and the rounding to storage.
-                let rounding = f64::from(f32::EPSILON) * ((normalized[i] * weight).abs() + exact.abs());
+                let of_condition = row / self.rows_per_condition * width + column;
+                let at = |tensor: &Option<Vec<f64>>, i: usize, absent| tensor.as_ref().map_or(absent, |all| all[i]);
+                let (weight, bias) = (at(&weight, column, 1.0), at(&bias, column, 0.0));
+                let (by, shift) = (at(&scales, of_condition, 0.0), at(&shifts, of_condition, 0.0));
+                // What x̂ is multiplied by, the magnitudes of what that is made of, and those of what is added.
+                let (factor, terms, added) = match self.modulation {
+                    Modulation::Adaptive => {
+                        let terms = 1.0 + by.abs();
+                        (weight * (1.0 + by), weight.abs() * terms, bias.abs() * terms + shift.abs())
+                    }
+                    Modulation::Conditional => (weight + by, weight.abs() + by.abs(), bias.abs() + shift.abs()),
+                };
+                let exact = exact[i];
+                // What 1 + weight, the product and the sum round; with a condition up to five times each product that x̂ is in, and up
+                // to three times what is added, half a unit in the last place each time.
+                let rounded = if is_modulated {
+                    3.0 * normalized.abs() * terms + 2.0 * added + exact.abs()
+                } else {
+                    (normalized * weight).abs() + exact.abs()
+                };
+                let rounding = f64::from(f32::EPSILON) * rounded;
+                let tensor = find(placed, Role::Output).expect("an output");
                 let storage = match tensor.storage {
                     StorageType::F32 => 0.0,
                     storage => unit_in_the_last_place(storage, exact),
                 };
-                let allowed = error_bound(self.width) * weight.abs() * scale(normalized[i]) + rounding + storage;
+                // What x̂ may be off, and the rounding to storage.
+                let of_normalized = error_bound(width) * scale(normalized) + moves.normalized[column];
+                let allowed = of_normalized * factor.abs() + rounding + storage;
+                let found = tensor.get(&after[tensor.buffer], row, column);
                 let error = (f64::from(found) - exact).abs();
                 if error.is_nan() || error > allowed {
                     return Err(format!(
@@ -486,6 +779,20 @@ impl Sample {
         }
         untouched(placed, &expected, after)
     }
+}
+
+/// A check, but a device that binds too few buffers for it passes, unless it binds as many as anything needs.
+pub fn where_it_fits(device: &GpuDevice, checked: Result<(), String>) -> Result<(), String> {
+    let buffers = device.capabilities().max_storage_buffers;
+    match checked {
+        Err(error) if buffers < ENOUGH_BUFFERS && error.contains("storage buffers a shader") => Ok(()),
+        decided => decided,
+    }
+}
+
+/// The tensor in a role, if there is one.
+fn find(placed: &[Placed], role: Role) -> Option<&Placed> {
+    placed.iter().find(|tensor| tensor.role == role)
 }
 
 /// That nothing was touched but what was found to be right and entered into what is expected.

@@ -269,6 +269,7 @@ pub fn shared_words(_: &str, device: &GpuDevice) -> Outcome {
                         weight_gradient: Some(spot(1)),
                         bias_gradient: Some(spot(0)),
                         accumulate: between == 1,
+                        ..Backward::default()
                     };
                     let place = if i == 0 { Role::SumGradient } else { Role::OutputGradient };
                     let base = Sample {

@@ -1,37 +1,7 @@
-//! The scalar f64 reference: the formulas, written to be read. It shares no code with the kernels.
-//!
-//! Values go in as f32, which the kernels have, or as f64.
+//! Layer normalization and RMS normalization with one weight and one bias, and their gradients.
 
-/// Mean and reciprocal standard deviation of one row.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RowStatistics {
-    /// Mean of the row.
-    pub mean: f64,
-    /// 1 / sqrt(variance + eps); 0 where variance + eps is 0, so that a constant row gives the bias.
-    pub rstd: f64,
-}
-
-/// Mean and rstd of one row, for the biased variance (divided by n) or the unbiased one (divided by n − 1).
-///
-/// The variance is taken about the mean in a second pass, and the mean itself is corrected by the mean of what remains,
-/// so that f64 rounding stays far below f32's whatever the row's mean.
-///
-/// By hand, the row 1 2 4 1: mean 2, deviations −1 0 2 −1, biased variance 6 / 4 = 1.5, so rstd = 1 / √1.5 with eps 0:
-/// ```
-/// use gpu_layer_norm::reference::row_statistics;
-///
-/// let row = row_statistics(&[1.0, 2.0, 4.0, 1.0], 0.0, false);
-/// assert_eq!(row.mean, 2.0);
-/// assert_eq!(row.rstd, 1.0 / 1.5_f64.sqrt());
-/// ```
-pub fn row_statistics<T: Copy + Into<f64>>(row: &[T], eps: f64, unbiased: bool) -> RowStatistics {
-    let n = row.len() as f64;
-    let rough_mean = row.iter().map(|&x| x.into()).sum::<f64>() / n;
-    let mean = rough_mean + row.iter().map(|&x| x.into() - rough_mean).sum::<f64>() / n;
-    let sum_of_squares: f64 = row.iter().map(|&x| (x.into() - mean).powi(2)).sum();
-    let variance = sum_of_squares / if unbiased { n - 1.0 } else { n };
-    RowStatistics { mean, rstd: reciprocal_root(variance + eps) }
-}
+use super::statistics::{RowStatistics, root_mean_square_rstd, row_statistics};
+use super::{at, check_output_gradient, check_parameter, check_rows};
 
 /// Layer normalization of `input`, rows of `width` elements one after another, by the formula
 /// y = (x − mean) · rstd · weight + bias; an absent weight is 1, an absent bias 0. Returns as many values as `input` has.
@@ -57,23 +27,6 @@ pub fn layer_norm<T: Copy + Into<f64>>(
     unbiased: bool,
 ) -> Vec<f64> {
     apply(input, width, weight, bias, |row| row_statistics(row, eps, unbiased))
-}
-
-/// 1 / sqrt(mean(x²) + eps) of one row; 0 where that divides by 0, so that a row of zeros gives the bias.
-///
-/// ```
-/// use gpu_layer_norm::reference::root_mean_square_rstd;
-///
-/// // (9 + 16 + 0 + 0) / 4 = 6.25
-/// assert_eq!(root_mean_square_rstd(&[3.0, -4.0, 0.0, 0.0], 0.0), 1.0 / 2.5);
-/// ```
-pub fn root_mean_square_rstd<T: Copy + Into<f64>>(row: &[T], eps: f64) -> f64 {
-    let mean_square = row.iter().map(|&x| x.into().powi(2)).sum::<f64>() / row.len() as f64;
-    reciprocal_root(mean_square + eps)
-}
-
-fn reciprocal_root(x: f64) -> f64 {
-    if x == 0.0 { 0.0 } else { 1.0 / x.sqrt() }
 }
 
 /// RMS normalization of `input`, rows of `width` elements one after another, by the formula
@@ -204,10 +157,9 @@ fn backward<T: Copy + Into<f64>>(
 ) -> Gradients {
     check_rows(input, width);
     check_parameter("weight", weight, width);
-    let (values, expected) = (output_gradient.len(), input.len());
-    assert!(values == expected, "{values} values of the output's gradient in place of {expected}");
+    check_output_gradient(input, output_gradient);
     let mut gradients =
-        Gradients { input: Vec::with_capacity(expected), weight: vec![0.0; width], bias: vec![0.0; width] };
+        Gradients { input: Vec::with_capacity(input.len()), weight: vec![0.0; width], bias: vec![0.0; width] };
     for (x, dy) in input.chunks_exact(width).zip(output_gradient.chunks_exact(width)) {
         let g: Vec<f64> = dy.iter().enumerate().map(|(i, &dy)| dy.into() * at(weight, i, 1.0)).collect();
         let (normalized, rstd, gradient_mean, divisor) = row(x, &g);
@@ -219,56 +171,4 @@ fn backward<T: Copy + Into<f64>>(
         }
     }
     gradients
-}
-
-/// Compares a gradient with what central differences say of a function: (f(x + h) − f(x − h)) / 2h, element by element. Returns the
-/// largest difference, relative to the largest element of either.
-///
-/// For f of the size of 1, h = 1e-5 leaves a difference of about 1e-9: h² from the third derivative and 1e-16 / h from rounding.
-///
-/// ```
-/// use gpu_layer_norm::reference::{gradient_difference, layer_norm, layer_norm_backward};
-///
-/// // Of a loss that takes the outputs so many times each.
-/// let (x, share) = ([0.3, -1.0, 2.0, 0.7, 0.1, -0.2], [1.0, 0.5, -2.0, 0.0, 3.0, 1.0]);
-/// let loss = |x: &[f64]| -> f64 {
-///     layer_norm(x, 3, None, None, 1e-5, false).iter().zip(share).map(|(y, share)| y * share).sum()
-/// };
-/// let gradients = layer_norm_backward(&x, &share, 3, None, 1e-5, false);
-/// assert!(gradient_difference(loss, &x, &gradients.input, 1e-5) < 1e-8);
-/// ```
-///
-/// # Panics
-/// If `gradient` has another length than `x`.
-pub fn gradient_difference(f: impl Fn(&[f64]) -> f64, x: &[f64], gradient: &[f64], h: f64) -> f64 {
-    assert!(gradient.len() == x.len(), "{} values of a gradient in place of {}", gradient.len(), x.len());
-    let mut at = x.to_vec();
-    let (mut largest, mut difference) = (0.0_f64, 0.0_f64);
-    for (i, &gradient) in gradient.iter().enumerate() {
-        let [above, below] = [x[i] + h, x[i] - h].map(|moved| {
-            at[i] = moved;
-            f(&at)
-        });
-        at[i] = x[i];
-        let slope = (above - below) / (2.0 * h);
-        largest = largest.max(slope.abs()).max(gradient.abs());
-        // f64::max would pass over a NaN.
-        let found = (slope - gradient).abs();
-        if found.is_nan() || found > difference {
-            difference = found;
-        }
-    }
-    if largest == 0.0 { difference } else { difference / largest }
-}
-
-fn at<T: Copy + Into<f64>>(parameter: Option<&[T]>, i: usize, absent: f64) -> f64 {
-    parameter.map_or(absent, |parameter| parameter[i].into())
-}
-
-fn check_rows<T>(input: &[T], width: usize) {
-    assert!(width > 0 && input.len().is_multiple_of(width), "{} values are no rows of {width}", input.len());
-}
-
-fn check_parameter<T>(name: &str, parameter: Option<&[T]>, width: usize) {
-    assert!(parameter.is_none_or(|parameter| parameter.len() == width), "the {name} must have {width} values");
 }

@@ -1,0 +1,19 @@
+// Backward pass of causal layer normalization: what comes after each tile, sequence by sequence, from the last tile to the first.
+//
+// Bindings: 0 params, 26 what the tiles bring.
+
+fn kernel(place: Place) {
+    if place.first_span >= params.groups {
+        return;
+    }
+    let first = place.first_span * params.tiles;
+    var carry = no_suffix();
+    for (var tile = params.tiles; tile > 0u; tile--) {
+        let own = suffix_from(suffixes[first + tile - 1u]);
+        suffixes[first + tile - 1u] = stored_suffix(carry);
+        // A tile that a row count has left without rows brings nothing.
+        if own.rows > 0u {
+            carry = prepend(own, carry);
+        }
+    }
+}

@@ -1,0 +1,29 @@
+// Backward pass of causal layer normalization: the coefficients of each row (`gradient/row`), which also hold what its gradient takes from
+// all later positions of its sequence.
+//
+// Bindings: 0 params, 23 the sums of the rows, 27 what normalizes them, 26 what comes after each
+// tile, 24 the rows' coefficients.
+
+@group(0) @binding(24) var<storage, read_write> coefficients: array<vec4<f32>>;
+
+fn kernel(place: Place) {
+    if place.first_span >= params.groups {
+        return;
+    }
+    let tile = tile_at(place.first_span);
+    let first = place.first_span / params.tiles * params.sequence_rows;
+    var suffix = carry_of(place.first_span);
+    for (var row = tile.end; row > tile.begin; row--) {
+        suffix = prepend(suffix_of_row(row - 1u, row - 1u - first, suffix), suffix);
+        let scaling = row_scalings[row - 1u];
+        let exponent = i32(scaling.w);
+        let mean = scaled(scaling.x, -exponent);
+        let rstd = scaled(scaling.z, exponent);
+        // C · (x − μ) = −slope · rstd · x̂, in which slope is about 1.
+        let digits = rstd_digits(scaling);
+        let slope = select(-(suffix.factor.value + suffix.factor.rest) / (digits * digits), 0.0, digits == 0.0);
+        let summand = scaled(suffix.sum.value + suffix.sum.rest, suffix.exponent);
+        coefficients[2u * row - 2u] = vec4<f32>(mean, rstd, scaling.y * scaling.z, summand);
+        coefficients[2u * row - 1u] = vec4<f32>(slope, 0.0, 0.0, 0.0);
+    }
+}

@@ -1,0 +1,32 @@
+// Adds up what the walks over the rows have left for one unit of columns. No float atomics, so the same input gives the same bits.
+//
+// LANES invocations share a unit of columns; neighbouring invocations have neighbouring units.
+
+@group(0) @binding(25) var<storage, read_write> column_sums: array<Quad>;
+
+const ROW_UNITS: u32 = WIDTH / UNIT;
+const UNITS_PER_WORKGROUP: u32 = WORKGROUP_SIZE / LANES;
+
+fn in_workgroup(place: Place) -> u32 {
+    return place.local_index % UNITS_PER_WORKGROUP;
+}
+
+fn lane_of(place: Place) -> u32 {
+    return place.local_index / UNITS_PER_WORKGROUP;
+}
+
+fn sum_index(group: u32, sum: u32, position: u32) -> u32 {
+    return (group * SUMS + sum) * ROW_UNITS + position;
+}
+
+// The sum over `count` walks from `first` on, each times what `walk_factor` says. `count` is the same for all of the dispatch.
+fn sum_of_walks(place: Place, sum: u32, first: u32, count: u32, position: u32) -> Quad {
+    let lane = lane_of(place);
+    var total = Total();
+    for (var begin = 0u; begin < count; begin += LANES) {
+        let group = first + min(begin + lane, count - 1u);
+        let value = column_sums[sum_index(group, sum, position)] * walk_factor(group, position);
+        total = add_block(total, Sums(kept(value, select(0u, params.all_bits, begin + lane < count)), Quad(0.0)));
+    }
+    return span_sum_quad(total.sums.differences + total.lost.differences);
+}
