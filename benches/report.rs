@@ -3,7 +3,9 @@
 //!     cargo bench --bench report -- [--markdown FILE] [--svg FILE] [--operation NAME] [--storage NAME] JSON…
 //!
 //! The table has a line for each shape and a column for each implementation: milliseconds, and in brackets the ratio to a copy
-//! of the same bytes on the same device, in the same run. The chart shows that ratio by width, for tensors of full size.
+//! of the same bytes on the same device, in the same run. The chart shows that ratio by width, for tensors of full size. Where an
+//! operation was measured beside another, as adaptive layer normalization is beside layer normalization, how many times as long as
+//! it the operation takes is in the brackets too.
 //! Results that the benchmark found to be wrong have no time.
 
 use std::collections::BTreeSet;
@@ -35,6 +37,8 @@ struct Measured {
     width: u64,
     milliseconds: f64,
     ratio: f64,
+    /// The operation that ran in turn with this one, and how many times as long as it this one took.
+    counterpart: Option<(String, f64)>,
     /// The result is so far off that its time says nothing.
     wrong: bool,
 }
@@ -117,6 +121,10 @@ fn column(report: &Value, operation: &str, storage: &str) -> Column {
                 width: result["width"].as_u64()?,
                 milliseconds: result["milliseconds"].as_f64()?,
                 ratio: result["ratio_to_copy"].as_f64()?,
+                counterpart: result["counterpart"]
+                    .as_str()
+                    .map(String::from)
+                    .zip(result["ratio_to_counterpart"].as_f64()),
                 wrong: result["wrong"].as_bool().unwrap_or(false),
             })
         });
@@ -142,6 +150,9 @@ fn table(columns: &[Column]) -> String {
             let found = column.measured.iter().find(|it| (it.rows, it.width) == (rows, width));
             match found {
                 Some(it) if it.wrong => write!(table, " wrong |"),
+                Some(Measured { milliseconds, ratio, counterpart: Some((name, to)), .. }) => {
+                    write!(table, " {milliseconds:.3} ({ratio:.2}; {to:.2} × {name}) |")
+                }
                 Some(it) => write!(table, " {:.3} ({:.2}) |", it.milliseconds, it.ratio),
                 None => write!(table, " – |"),
             }

@@ -15,10 +15,11 @@ fn main() {
         false,
         true,
         || {},
-        |bench, times, copy| {
+        |bench, times| {
             let Case { operation, storage, rows, width } = bench.case;
-            let best = times.iter().min().copied().unwrap_or_default();
-            let off = times[0].as_secs_f64() / best.as_secs_f64().max(1e-9);
+            let copy = times.copy;
+            let best = times.plans.iter().min().copied().unwrap_or_default();
+            let off = times.plans[0].as_secs_f64() / best.as_secs_f64().max(1e-9);
             worst = worst.max(off);
             println!(
                 "\n{operation} {storage} {rows} × {width}: the pick is {off:.2} times the best; ratio to copy, candidate"
@@ -26,7 +27,7 @@ fn main() {
             let mut candidates: Vec<_> = bench
                 .plans
                 .iter()
-                .zip(times)
+                .zip(&times.plans)
                 .map(|(plan, time)| {
                     let ratio = time.as_secs_f64() / copy.as_secs_f64().max(1e-9);
                     (ratio, plan.plan().strategy().to_string(), plan.plan().geometry().to_string())

@@ -32,15 +32,21 @@ mod linux {
         131_072, 262_144, 1_048_576,
     ];
 
-    const USAGE: &str = "  --chips A,B,…         chips by RADV's names; vega10,navi21,vangogh,gfx1100
+    fn usage() -> String {
+        let operations = Operation::ALL.map(|operation| operation.to_string());
+        format!(
+            "  --chips A,B,…         chips by RADV's names; vega10,navi21,vangogh,gfx1100
   --widths A,B,…        only these widths
   --storage A,B,…       of f32, f16, bf16
-  --operations A,B,…    of layer_norm, residual, rms_norm
+  --operations A,B,…    of {}
   --log2-elements N     as many rows as make tensors of 2^N elements; 28
   --rows N              so many rows at every width
   --candidates          every candidate of the planner, its pick first
 
-RADV_FORCE_FAMILY is what the program tells itself the chip by; where it is set, --chips has no effect.";
+RADV_FORCE_FAMILY is what the program tells itself the chip by; where it is set, --chips has no effect.",
+            operations.join(", ")
+        )
+    }
 
     struct Options {
         chips: Vec<String>,
@@ -78,7 +84,7 @@ RADV_FORCE_FAMILY is what the program tells itself the chip by; where it is set,
                     Long("rows") => options.rows = Some(parser.value()?.parse()?),
                     Long("candidates") => options.candidates = true,
                     Long("help") => {
-                        println!("{USAGE}");
+                        println!("{}", usage());
                         exit(0);
                     }
                     _ => return Err(argument.unexpected()),
@@ -95,7 +101,7 @@ RADV_FORCE_FAMILY is what the program tells itself the chip by; where it is set,
 
     pub fn main() {
         let options = Options::parse(lexopt::Parser::from_env()).unwrap_or_else(|error| {
-            eprintln!("{error}\n\n{USAGE}");
+            eprintln!("{error}\n\n{}", usage());
             exit(2);
         });
         let done = match radv::chip() {
@@ -125,7 +131,7 @@ RADV_FORCE_FAMILY is what the program tells itself the chip by; where it is set,
         let capabilities = radv.capabilities();
         println!("{chip}: {}, {:?}, subgroups {:?}", radv.name(), capabilities.class, capabilities.subgroups);
         println!(
-            "{:<8} {:<12} {:<4} {:>8} {:<9} {:<40} {:<18} {:>5} {:>5} {:>11} {:>7} {:>6} {:>7} {:>5} {:>4}",
+            "{:<8} {:<18} {:<4} {:>8} {:<9} {:<40} {:<21} {:>5} {:>5} {:>11} {:>7} {:>6} {:>7} {:>5} {:>4}",
             "chip",
             "operation",
             "",
@@ -210,7 +216,7 @@ RADV_FORCE_FAMILY is what the program tells itself the chip by; where it is set,
         let (storage, entry) = (storage.to_string(), format!("{:?}", kernel.entry));
         let spilled = format!("{spilled_vgprs}/{spilled_sgprs}");
         println!(
-            "{chip:<8} {operation:<12} {storage:<4} {:>8} {strategy:<9} {geometry:<40} {entry:<18} {vgprs:>5} {sgprs:>5} \
+            "{chip:<8} {operation:<18} {storage:<4} {:>8} {strategy:<9} {geometry:<40} {entry:<21} {vgprs:>5} {sgprs:>5} \
              {spilled:>11} {scratch_bytes:>7} {lds_bytes:>6} {code_bytes:>7} {waves:>5} {subgroup_size:>4}",
             kernel.width,
         );

@@ -32,7 +32,7 @@ fn kernel(place: Place) {
     if lane_of(place) == 0u && unit < ROW_UNITS {
         var scale = products;
         if ADAPTIVE {
-            scale = products * weight_at(position) + gradients * bias_at(position);
+            scale = products * weight_at(0u, position) + gradients * bias_at(0u, position);
         }
         scale_gradient_add(condition, position, scale);
         shift_gradient_add(condition, position, gradients);

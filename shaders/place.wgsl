@@ -13,9 +13,8 @@ fn has_work(workgroup_id: vec3<u32>) -> bool {
     return workgroup_id.y * bound_params.workgroups_x + workgroup_id.x < bound_params.workgroups;
 }
 
-fn place_of(workgroup_id: vec3<u32>, local_index: u32) -> Place {
+// The workgroup, counted over both dimensions of a dispatch.
+fn workgroup_of(workgroup_id: vec3<u32>) -> u32 {
     params = bound_params;
-    let workgroup = workgroup_id.y * bound_params.workgroups_x + workgroup_id.x;
-    let first_span = workgroup * SPANS_PER_WORKGROUP + local_index / LANES * SPANS_PER_LANE;
-    return Place(first_span, local_index % LANES, local_index);
+    return workgroup_id.y * bound_params.workgroups_x + workgroup_id.x;
 }

@@ -186,6 +186,30 @@ pub enum Error {
         /// Positions of a sequence.
         length: u64,
     },
+    /// Something that goes only with rows whose elements lie one after another.
+    #[error("{what} does not go with normalized axes that are not the last ones, or with parameters of channels")]
+    Grid {
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// An axis that is named twice, or that the input has not, or of another size.
+    #[error("axes {axes:?} of sizes {normalized_shape:?} are none of an input of shape {shape:?}")]
+    Axes {
+        /// The axes, counted from the end where they are negative.
+        axes: Vec<isize>,
+        /// Their sizes.
+        normalized_shape: Vec<usize>,
+        /// The shape of the input.
+        shape: Vec<usize>,
+    },
+    /// Groups that do not divide the channels, or a sample without any.
+    #[error("{groups} groups of the channels of a sample of shape {sample_shape:?}; a divisor of its first dimension would do")]
+    Groups {
+        /// Groups.
+        groups: usize,
+        /// Channels, then positions.
+        sample_shape: Vec<usize>,
+    },
     /// Something that causal layer normalization does not take.
     #[error("the backward pass of causal layer normalization takes no {what}; it measures the positions itself")]
     Causal {

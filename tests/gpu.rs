@@ -3,6 +3,8 @@
 
 #[path = "gpu/backward.rs"]
 mod backward;
+#[path = "gpu/causal.rs"]
+mod causal;
 mod common;
 #[path = "gpu/modulation.rs"]
 mod modulation;
@@ -106,6 +108,26 @@ fn main() {
         add("modulation: NaN and infinity stay in their condition", modulation::nan_stays_in_its_condition);
         add("modulation: the same bits from run to run", modulation::same_bits);
         add("modulation: a wrong kernel fails the comparison", modulation::wrong_kernels);
+        add("causal: every strategy and storage type", causal::every_strategy);
+        add("causal: every gradient", causal::every_gradient);
+        add("causal: every geometry", causal::every_geometry);
+        add("causal: accuracy wherever the mean is and goes", causal::accuracy);
+        add("causal: accuracy of the gradients", causal::gradient_accuracy);
+        add("causal: gradients across magnitudes", causal::gradients_across_magnitudes);
+        add("causal: a constant beginning gives exactly the bias", causal::constant_prefixes);
+        add("causal: nothing depends on what comes later", causal::no_future);
+        add("causal: NaN and infinity stay in their sequence", causal::nan_stays_in_its_sequence);
+        add("causal: a million positions", causal::long);
+        add("causal: sequences in blocks", causal::states);
+        add("causal: states of fewer rows", causal::states_of_fewer_rows);
+        add("causal: chunks of rows", causal::chunks);
+        add("causal: chunks of rows with conditions", causal::chunks_of_conditions);
+        add("causal: row counts", causal::row_counts);
+        add("causal: together with residual, gate, scale and shift", causal::together);
+        add("causal: words that rows share", causal::shared_words);
+        add("causal: single positions", causal::single_positions);
+        add("causal: the same bits from run to run", causal::same_bits);
+        add("causal: a wrong kernel fails the comparison", causal::wrong_kernels);
         add("samples of the whole space", samples);
         add("the conversions of f16 that the language has are used where they are exact", f16_conversions);
         add("16-bit storage decodes and encodes every kind of number", conversions);
@@ -844,8 +866,9 @@ fn samples(name: &str, device: &GpuDevice) -> Outcome {
             (some(), some(), some()),
         ),
     );
-    let sample = (shape, numerics, tensors, backward, modulation, any::<u64>());
-    let sample = sample.prop_map(move |(shape, numerics, tensors, backward, modulation, seed)| {
+    let causal = prop::option::weighted(0.2, prop_oneof![1_usize..=9, 1_usize..=70, Just(usize::MAX)]);
+    let sample = (shape, numerics, tensors, backward, modulation, causal, any::<u64>());
+    let sample = sample.prop_map(move |(shape, numerics, tensors, backward, modulation, causal, seed)| {
         let (rows, width) = shape;
         let (normalization, affine, zero_centred_weight, unbiased, eps, strategy) = numerics;
         let (input, residual, parameters, output, sum, mean, rstd, pooled, chunk_rows) = tensors;
@@ -875,6 +898,7 @@ fn samples(name: &str, device: &GpuDevice) -> Outcome {
             eps,
             modulation,
             rows_per_condition: rows_per_condition.min(rows),
+            causal: causal.map(|length| length.min(rows)),
             strategy,
             input,
             residual,
@@ -887,7 +911,8 @@ fn samples(name: &str, device: &GpuDevice) -> Outcome {
             mean: mean.filter(|_| !rms),
             rstd,
             pooled,
-            chunk_rows,
+            // Sequences of which a part would be too much, or that no conditions are in step with, are not taken.
+            chunk_rows: chunk_rows.filter(|_| causal.is_none()),
             row_count: None,
             set_rows: None,
             seed,

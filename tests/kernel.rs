@@ -68,8 +68,11 @@ fn any_tensors() -> impl proptest::strategy::Strategy<Value = Vec<(Role, Storage
 /// The problem with those of these tensors that it may have.
 fn with_tensors(problem: Problem, tensors: &[(Role, StorageType, u64, u64)]) -> Problem {
     tensors.iter().fold(problem, |problem, &(role, storage, offset, gap)| {
-        let (storage, width) =
-            if role.is_statistic() { (StorageType::F32, 1) } else { (storage, u64::from(problem.width())) };
+        let (storage, width) = match role {
+            _ if role.is_statistic() => (StorageType::F32, 1),
+            Role::State => (StorageType::F32, 8),
+            _ => (storage, u64::from(problem.width())),
+        };
         let layout = Layout { storage, offset, row_stride: Some(width + gap), buffer: None };
         problem.tensor(role, layout).unwrap_or(problem)
     })
@@ -105,14 +108,36 @@ fn base_and_stride(params: &kernel::Params, role: Role) -> (u32, u32) {
     }
 }
 
+/// Rows of a tile of the scans of causal normalization.
+const TILE: u64 = 64;
+
+fn goes_over_sequences(entry: Entry) -> bool {
+    matches!(entry, Entry::CausalCarries | Entry::CausalGradientCarries)
+}
+
+fn scans(entry: Entry) -> bool {
+    let of_tiles = matches!(
+        entry,
+        Entry::CausalTiles | Entry::CausalRows | Entry::CausalGradientTiles | Entry::CausalGradientRows
+    );
+    of_tiles || goes_over_sequences(entry)
+}
+
 /// What must hold of any plan: it covers the problem once, and asks nothing that the device does not have.
 fn check(plan: &Plan, capabilities: &Capabilities) {
     let problem = plan.problem();
     let has_conditions = problem.tensors().any(|(role, _)| role.is_condition());
     let condition_rows = problem.condition_rows();
+    let length = problem.sequence_rows();
     let mut next_row = 0;
     for chunk in plan.chunks() {
         assert_eq!(chunk.rows.start, next_row);
+        if problem.rows() == 0 {
+            // Of no rows the gradients of parameters are 0.
+            assert_eq!(problem.operation(), Operation::Backward);
+            assert!(chunk.dispatches.iter().all(|dispatch| plan.kernels()[dispatch.kernel].entry == Entry::GradientParameters));
+            continue;
+        }
         assert!(chunk.rows.end > next_row);
         next_row = chunk.rows.end;
         if has_conditions && problem.operation() == Operation::Backward {
@@ -120,12 +145,32 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
             assert!(of_one || chunk.rows.start.is_multiple_of(condition_rows), "parts of several conditions: {plan}");
         }
 
+        if let Some(length) = length {
+            let (starts, ends) = (chunk.rows.start.is_multiple_of(length), chunk.rows.end.is_multiple_of(length));
+            let of_one = chunk.rows.start / length == (chunk.rows.end - 1) / length;
+            assert!(of_one || starts, "parts of several sequences: {plan}");
+            if problem.operation() == Operation::Backward {
+                assert!(starts && (ends || chunk.rows.end == problem.rows()), "a part of a sequence: {plan}");
+            }
+            let carries = plan.kernels().iter().any(|kernel| kernel.entry == Entry::CausalCarries);
+            assert!(carries || starts, "what comes before is not known: {plan}");
+            assert!(carries || problem.layout(Role::State).is_none(), "the state is not read: {plan}");
+        }
+
         assert_eq!(chunk.tensors.len(), problem.tensors().count());
         for (role, layout) in problem.tensors() {
             let bytes = chunk.bytes(role).expect("every tensor is bound");
-            let row = if role.is_statistic() { 1 } else { u64::from(problem.width()) };
+            let row = match role {
+                _ if role.is_statistic() => 1,
+                Role::State => 8,
+                _ => u64::from(problem.width()),
+            };
             let stride = if role.is_parameter() { 0 } else { layout.row_stride.unwrap_or(row) };
-            let row_of = |row: u64| if role.is_condition() { row / condition_rows } else { row };
+            let row_of = |row: u64| match role {
+                _ if role.is_condition() => row / condition_rows,
+                Role::State => row / length.unwrap_or(u64::MAX),
+                _ => row,
+            };
             let (first_row, last_row) = (row_of(chunk.rows.start), row_of(chunk.rows.end - 1));
             let first = (layout.offset + first_row * stride) * layout.storage.bytes();
             let end = (layout.offset + last_row * stride + row) * layout.storage.bytes();
@@ -135,7 +180,8 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
             assert!(bytes.end - bytes.start <= capabilities.max_binding_bytes);
             let has_it = |dispatch: &&Dispatch| plan.kernels()[dispatch.kernel].slot(role).is_some();
             for dispatch in chunk.dispatches.iter().filter(has_it) {
-                let unit = if role.is_statistic() { 1 } else { plan.kernels()[dispatch.kernel].unit.elements().into() };
+                let is_single = role.is_statistic() || role == Role::State;
+                let unit = if is_single { 1 } else { plan.kernels()[dispatch.kernel].unit.elements().into() };
                 let (base, found) = base_and_stride(&dispatch.params, role);
                 assert_eq!(
                     bytes.start + u64::from(base) * unit * layout.storage.bytes(),
@@ -187,6 +233,20 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
                     let ends_conditions = chunk.rows.end.is_multiple_of(condition_rows);
                     assert!(chunk.rows.end == problem.rows() || ends_conditions, "after all rows of some conditions");
                 }
+                entry if scans(entry) => {
+                    let length = length.expect("a sequence");
+                    let (sequences, tiles) = (rows.div_ceil(length), length.min(rows).div_ceil(TILE));
+                    let groups = if goes_over_sequences(entry) { sequences } else { sequences * tiles };
+                    assert_eq!((u64::from(params.groups), u64::from(params.tiles)), (groups, tiles));
+                    assert_eq!(u64::from(params.sequence_rows), length.min(u32::MAX.into()));
+                    assert_eq!(params.workgroups, params.groups.div_ceil(kernel.spans_per_workgroup));
+                    if entry == Entry::CausalCarries {
+                        let goes_on = !chunk.rows.start.is_multiple_of(length);
+                        let is_known = problem.layout(Role::State).is_some();
+                        assert_eq!(params.accumulate != 0, goes_on || is_known);
+                        assert_eq!(kernel.slot(Role::State).is_some(), is_known && problem.writes(Role::State));
+                    }
+                }
                 entry => {
                     let segments = if entry == Entry::GradientMerge { 1 } else { kernel.segments() };
                     assert_eq!(u64::from(params.spans), rows * u64::from(segments));
@@ -225,7 +285,8 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
     }
     assert_eq!(next_row, problem.rows());
     assert!(plan.scratch().iter().all(|(_, bytes)| *bytes <= capabilities.max_binding_bytes));
-    if problem.operation() == Operation::Backward {
+    // A sequence is taken as a whole, whatever it needs.
+    if problem.operation() == Operation::Backward && length.is_none() {
         let bytes: u64 = plan.scratch().iter().map(|(_, bytes)| bytes).sum();
         // Two walks of two sums, with conditions of three sums and the sum of all walks, and what is kept of the one row that a chunk
         // has at least.
@@ -249,8 +310,14 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
             Entry::Gradient | Entry::GradientColumns => continue,
             Entry::GradientParameters | Entry::GradientConditions => {
                 let walks = plan.chunks().iter().map(|chunk| chunk.dispatches[0].params.groups).max().unwrap_or(0);
-                walks.div_ceil(kernel.lanes)
+                2 * walks.div_ceil(kernel.lanes)
             }
+            // Each tile of a sequence, or each segment of the rows of a tile, and these themselves.
+            entry if goes_over_sequences(entry) => {
+                let dispatches = plan.chunks().iter().flat_map(|chunk| &chunk.dispatches);
+                dispatches.map(|dispatch| dispatch.params.tiles).max().unwrap_or(0)
+            }
+            entry if scans(entry) => TILE as u32 * (1 + kernel.segments()),
             _ => spans * (3 * (turns.div_ceil(step) + turns.div_ceil(16)) + 3 * turns),
         };
         assert!(all < 65_534, "{all} turns in {}", kernel.label());
@@ -271,22 +338,32 @@ proptest! {
         backward in any::<bool>(),
         conditional in any::<bool>(),
         rows_per_condition in prop_oneof![1_u64..=9, 1_u64..=5_000_000_000],
+        length in prop::option::weighted(0.3, prop_oneof![1_u64..=9, 1_u64..=1000, 1_u64..=5_000_000_000]),
         tensors in prop_oneof![Just(vec![]), any_tensors()],
     ) {
         let normalization = if rms { Normalization::RmsNorm } else { Normalization::LayerNorm };
         let modulation = if conditional { Modulation::Conditional } else { Modulation::Adaptive };
         let problem = Problem::new(rows, width)?.affine(affine).normalization(normalization)?.modulation(modulation);
         let problem = problem.rows_per_condition(rows_per_condition)?;
+        let problem = match length {
+            Some(length) => problem.causal(length)?,
+            None => problem,
+        };
         let problem = with_tensors(if backward { problem.backward() } else { problem }, &tensors);
         let has = |role| problem.layout(role).is_some();
         let lacks_another = has(Role::Gate) && !has(Role::Residual)
             || has(Role::ResidualGradient) && !has(Role::Residual)
             || has(Role::GateGradient) && !has(Role::Gate)
             || has(Role::ScaleGradient) && !has(Role::Scale)
-            || has(Role::State);
+            || has(Role::State) && length.is_none();
         let end = |(role, layout): (Role, &Layout)| {
-            let row = if role.is_statistic() { 1 } else { width };
+            let row = match role {
+                _ if role.is_statistic() => 1,
+                Role::State => 8,
+                _ => width,
+            };
             let rows = match role {
+                Role::State => u128::from(rows.div_ceil(length.unwrap_or(u64::MAX))),
                 _ if role.is_parameter() => 1,
                 _ if role.is_condition() => u128::from(rows.div_ceil(rows_per_condition)),
                 _ => u128::from(rows),
@@ -300,6 +377,12 @@ proptest! {
         match Plan::new(&problem, &capabilities) {
             Ok(plan) => check(&plan, &capabilities),
             Err(Error::BufferSize { .. }) => prop_assert!(problem.tensors().map(end).any(|end| end > 1 << 40)),
+            // As many as eleven for the tensors of a row, and what normalizes it.
+            Err(Error::DeviceTooSmall { needed, actual, .. }) if length.is_some() => {
+                prop_assert!(needed > actual && needed <= 12 && actual == u64::from(capabilities.max_storage_buffers));
+            }
+            // A sequence that is too long for a backward pass, or not in step with conditions; rows of too many segments.
+            Err(Error::Geometry { reason }) if length.is_some() => prop_assert!(!reason.is_empty()),
             Err(Error::DeviceTooSmall { needed, actual, .. }) if !backward => {
                 prop_assert_eq!((needed, actual), (buffers.into(), capabilities.max_storage_buffers.into()));
                 prop_assert!(needed > actual);
@@ -313,10 +396,10 @@ proptest! {
             Err(Error::Statistics { .. }) => {
                 prop_assert!(problem.layout(Role::Mean).is_some() != problem.layout(Role::Rstd).is_some() && !rms);
             }
-            // Too few buffers, or the sums of a walk are longer than a binding, or those of the two that rows in pairs take, three sums
-            // each at most.
+            // Too few buffers, or the sums of a walk are longer than a binding, or those of the two that rows in pairs take and the sum
+            // of all, three sums each at most.
             Err(Error::Geometry { .. }) if backward => {
-                prop_assert!(capabilities.max_storage_buffers < 12 || 24 * width > capabilities.max_binding_bytes);
+                prop_assert!(capabilities.max_storage_buffers < 12 || 36 * width > capabilities.max_binding_bytes);
             }
             Err(Error::Geometry { .. }) => {
                 prop_assert!(capabilities.max_storage_buffers < buffers + 1 && width > 1 << 20);
@@ -354,8 +437,12 @@ proptest! {
         backward in any::<bool>(),
         storage in prop::sample::select(StorageType::ALL.to_vec()),
         rows_per_condition in prop::option::of(prop_oneof![1_u64..=9, 1_u64..=100_000]),
+        length in prop::option::weighted(0.3, prop_oneof![1_u64..=9, 1_u64..=100_000]),
     ) {
         let mut problem = Problem::new(rows, width)?.affine(Affine::WeightAndBias);
+        if let Some(length) = length {
+            problem = problem.causal(length)?;
+        }
         if let Some(rows) = rows_per_condition {
             problem = problem.tensor(Role::Scale, storage)?.tensor(Role::Residual, storage)?.tensor(Role::Gate, storage)?;
             problem = problem.rows_per_condition(rows)?;
@@ -633,6 +720,50 @@ fn scratch_memory_of_the_backward_pass_is_bounded_whatever_the_number_of_rows() 
             }
         }
     }
+}
+
+#[test]
+fn causal_plans_measure_rows_scan_tiles_and_carry_between_them() {
+    let capabilities = Capabilities { max_storage_buffers: 16, ..large_baseline() };
+    let plan = |problem: Problem| Plan::new(&problem, &capabilities).expect("a plan");
+    let entries = |plan: &Plan| plan.kernels().iter().map(|kernel| kernel.entry).collect::<Vec<_>>();
+    let problem = Problem::new(2500, 24).expect("a valid problem").affine(Affine::WeightAndBias);
+    let causal = |length| problem.causal(length).expect("a valid problem");
+    let measuring = [Entry::Partial, Entry::CausalTiles, Entry::CausalCarries, Entry::CausalRows];
+    let long = plan(causal(1000));
+    assert_eq!(entries(&long), [&measuring[..], &[Entry::CausalNormalize]].concat());
+    let groups = |plan: &Plan| plan.chunks()[0].dispatches.iter().map(|it| it.params.groups).collect::<Vec<_>>();
+    // Three sequences of 16 tiles, the last of which has none of the last rows.
+    assert_eq!(groups(&long)[1..4], [48, 3, 48]);
+    let backward = plan(with_gradients(causal(1000)));
+    let scans = [Entry::CausalGradientTiles, Entry::CausalGradientCarries, Entry::CausalGradientRows];
+    let rest = [Entry::GradientColumns, Entry::GradientParameters];
+    assert_eq!(entries(&backward), [&measuring[..], &[Entry::GradientSums], &scans, &rest].concat());
+    // A sequence of one tile needs nothing from before it, unless its state is known.
+    let short = plan(causal(64));
+    assert_eq!(entries(&short), [Entry::Partial, Entry::CausalRows, Entry::CausalNormalize]);
+    assert_eq!(groups(&short)[1], 40);
+    let known = plan(causal(64).tensor(Role::State, StorageType::F32).expect("a valid problem"));
+    assert_eq!(entries(&known), entries(&long));
+    for plan in [long, backward, short, known] {
+        check(&plan, &capabilities);
+    }
+}
+
+#[test]
+fn causal_chunks_are_whole_sequences_or_parts_of_one_that_begin_with_a_tile() {
+    let starts = |length: u64, rows_at_once: u64| {
+        let capabilities = Capabilities { max_binding_bytes: rows_at_once * 4000 + 260, ..large_baseline() };
+        let problem = Problem::new(600, 1000).and_then(|problem| problem.causal(length)).expect("a valid problem");
+        let plan = Plan::new(&problem, &capabilities).expect("a plan");
+        check(&plan, &capabilities);
+        plan.chunks().iter().map(|chunk| chunk.rows.start).collect::<Vec<_>>()
+    };
+    assert_eq!(starts(300, 140), [0, 128, 256, 300, 428, 556]);
+    assert_eq!(starts(100, 250), [0, 200, 400]);
+    assert_eq!(starts(200, 200), [0, 200, 400]);
+    // Of less than a tile, what there is room for.
+    assert_eq!(starts(50, 30)[..4], [0, 30, 50, 80]);
 }
 
 #[test]

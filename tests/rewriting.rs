@@ -11,9 +11,9 @@ mod rewrite;
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use common::gradients::{Bounds, Pass};
+use common::gradients::{Bounds, Pass, all_normalized, all_statistics};
 use common::sample::{stored, unit_in_the_last_place};
-use common::{Data, bare, devices, error_bound, geometries, normalize};
+use common::{Data, bare, devices, error_bound, geometries};
 use gpu_layer_norm::kernel::{Kernel, Operation, Problem, Role};
 use gpu_layer_norm::reference::{self, Condition};
 use gpu_layer_norm::{Affine, GpuDevice, Modulation, Normalization, Plan, StorageType, Variance, wgpu};
@@ -80,6 +80,9 @@ fn rows(storage: StorageType, width: usize, seed: u64) -> Vec<Vec<f32>> {
     rows.into_iter().map(round).collect()
 }
 
+/// Rows of a sequence that all rows are of.
+const LONG: usize = 1000;
+
 /// Rows that share a condition, where there are conditions.
 const ROWS_PER_CONDITION: usize = 3;
 
@@ -94,10 +97,19 @@ struct Variant {
     modulation: Option<Modulation>,
     /// With a residual of 0 and a gate of 1, so that rows are what they would be without.
     gate: bool,
+    /// Rows of a sequence, where it is causal.
+    causal: Option<usize>,
     width: usize,
 }
 
 impl Variant {
+    /// Its rows; before those that a long sequence may have too many ordinary ones for a single tile of the scans.
+    fn rows(&self, seed: u64) -> Vec<Vec<f32>> {
+        let rows = rows(self.storage, self.width, seed);
+        let ordinary = if self.causal == Some(LONG) { 80 } else { 0 };
+        rows.iter().take(4).cycle().take(ordinary).chain(&rows).cloned().collect()
+    }
+
     /// The roles of scale, shift, gate and residual that it has in the forward pass.
     fn more_roles(&self) -> impl Iterator<Item = Role> {
         let modulated = self.modulation.map(|_| [Role::Scale, Role::Shift]);
@@ -123,6 +135,9 @@ impl Variant {
         }
         problem = problem.modulation(self.modulation.unwrap_or_default());
         problem = problem.rows_per_condition(ROWS_PER_CONDITION as u64).expect("a problem");
+        if let Some(length) = self.causal {
+            problem = problem.causal(length as u64).expect("a problem");
+        }
         if self.normalization == Normalization::LayerNorm {
             problem = problem.tensor(Role::Mean, StorageType::F32).expect("a problem");
         }
@@ -174,9 +189,9 @@ fn finite_rows(variant: &Variant, rows: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
 }
 
 fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Result<(), String> {
-    let &Variant { storage, normalization, affine, variance, eps, width, .. } = variant;
+    let &Variant { storage, normalization, affine, variance, eps, causal, width, .. } = variant;
     // The plan has been made for as many.
-    let mut rows = finite_rows(variant, rows(storage, width, seed % 100));
+    let mut rows = finite_rows(variant, variant.rows(seed % 100));
     rows.resize(plan.problem().rows() as usize, vec![1.0; width]);
     let input: Vec<f32> = rows.concat();
     let random = |count: usize, low, high, salt: u64| {
@@ -212,21 +227,24 @@ fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64
     let (eps, unbiased) = (f64::from(eps), variance == Variance::Unbiased);
     let of_weight = affine.has_weight().then_some(&weight[..]);
     let bounds = match variant.modulation {
-        None => Bounds::new((normalization, eps, unbiased), width, &input, &output_gradient, of_weight),
-        Some(modulation) => Bounds::of(&Pass {
+        None if causal.is_none() => {
+            Bounds::new((normalization, eps, unbiased), width, &input, &output_gradient, of_weight)
+        }
+        modulation => Bounds::of(&Pass {
             normalization,
             eps,
             unbiased,
             width,
+            causal,
             source: &input,
             slack: None,
             output_gradient: &output_gradient,
             weight: of_weight,
             bias: affine.has_bias().then_some(&bias[..]),
             condition: Condition {
-                modulation,
+                modulation: modulation.unwrap_or_default(),
                 rows_per_condition: ROWS_PER_CONDITION,
-                scale: Some(&scale[..]),
+                scale: modulation.map(|_| &scale[..]),
                 shift: None,
             },
         }),
@@ -265,8 +283,8 @@ fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64
 }
 
 fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Result<(), String> {
-    let &Variant { storage, normalization, affine, variance, eps, width, .. } = variant;
-    let rows = rows(storage, width, seed % 100);
+    let &Variant { storage, normalization, affine, variance, eps, causal, width, .. } = variant;
+    let rows = variant.rows(seed % 100);
     let input: Vec<f32> = rows.concat();
     let random = |count: usize, low, high, salt: u64| {
         let mut rng = StdRng::seed_from_u64(seed ^ salt);
@@ -308,9 +326,14 @@ fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Resul
     let rstd = values(Role::Rstd).expect("an rstd");
 
     let unbiased = variance == Variance::Unbiased;
+    let statistics = all_statistics(normalization, &input, width, causal, f64::from(eps), unbiased);
+    let all_exact = all_normalized(&input, width, &statistics);
     for (i, row) in rows.iter().enumerate() {
-        let exact = normalize(normalization, row, width, eps, unbiased);
-        let constant = normalization == Normalization::LayerNorm && row.iter().all(|x| *x == row[0]);
+        let exact = &all_exact[i * width..(i + 1) * width];
+        // The rows that the statistics are of.
+        let measured = &rows[i - causal.map_or(0, |length| i % length)..=i];
+        let same = measured.iter().flatten().all(|x| *x == row[0]);
+        let constant = normalization == Normalization::LayerNorm && same;
         for (column, &normalized) in exact.iter().enumerate() {
             let y = output[i * width + column];
             let weight = if affine.has_weight() { f64::from(weight[column]) } else { 1.0 };
@@ -358,7 +381,7 @@ fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Resul
                 return Err(format!("{}, {error:e} off where {allowed:e} is allowed", at()));
             }
         }
-        let [exact_mean, exact_rstd] = variant.statistics(row);
+        let (exact_mean, exact_rstd) = (statistics[i].mean, statistics[i].rstd);
         let near = |found: f32, exact: f64, allowed: f64| {
             (f64::from(found) - exact).abs() <= allowed || found.is_nan() && exact.is_nan()
         };
@@ -377,7 +400,7 @@ fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Resul
     Ok(())
 }
 
-/// Every variant with every plan that can run it, forward or backward. A third of them have conditions.
+/// Every variant with every plan that can run it, forward or backward. A third of them have conditions, and a fifth are causal.
 fn variants(device: &GpuDevice, operation: Operation) -> Vec<(Variant, Plan)> {
     let mut all = Vec::new();
     let mut count = 0;
@@ -398,12 +421,18 @@ fn variants(device: &GpuDevice, operation: Operation) -> Vec<(Variant, Plan)> {
                         6 => (Some(Modulation::Adaptive), true),
                         _ => (None, false),
                     };
-                    let variant = Variant { storage, normalization, affine, variance, eps, modulation, gate, width };
+                    let causal = match (count + count / 10) % 10 {
+                        1 => Some(3),
+                        5 => Some(LONG),
+                        _ => None,
+                    };
+                    let variant =
+                        Variant { storage, normalization, affine, variance, eps, modulation, gate, causal, width };
                     let problem = match operation {
-                        Operation::Forward => variant.problem(rows(storage, width, 0).len()),
+                        Operation::Forward => variant.problem(variant.rows(0).len()),
                         // Given statistics and measured ones in turn.
                         Operation::Backward => {
-                            let rows = finite_rows(&variant, rows(storage, width, 0)).len();
+                            let rows = finite_rows(&variant, variant.rows(0)).len();
                             variant.backward_problem(rows, (i + width) % 2 == 0)
                         }
                     };

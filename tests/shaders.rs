@@ -10,7 +10,7 @@ use std::collections::HashSet;
 
 use common::{AFFINES, STRATEGIES, geometries, kernels};
 use gpu_layer_norm::kernel::{
-    ARGUMENTS_WGSL, AdapterClass, BindingRole, Capabilities, Dialect, ENTRY_POINT, Kernel, Layout, Params, Plan,
+    ARGUMENTS_WGSL, AdapterClass, BindingRole, Capabilities, Dialect, ENTRY_POINT, Entry, Kernel, Layout, Params, Plan,
     Problem, Role, SubgroupSizes,
 };
 use gpu_layer_norm::{Affine, Modulation, Normalization, StorageType};
@@ -54,6 +54,9 @@ fn all_kernels() -> HashSet<Kernel> {
                         let modulated = with_conditions(forward.modulation(modulation));
                         problems.extend([modulated, with_gradients(modulated)]);
                     }
+                    if [2, 5, 64, 1000, 4097].contains(&width) {
+                        problems.extend(causal(forward));
+                    }
                     for problem in problems {
                         all.extend(kernels(Plan::new(&problem, &capabilities).ok()));
                         for strategy in STRATEGIES {
@@ -84,6 +87,22 @@ fn with_gradients(problem: Problem) -> Problem {
         .into_iter()
         .chain(of_conditions)
         .fold(problem.backward(), |problem, role| problem.tensor(role, StorageType::F32).unwrap_or(problem))
+}
+
+/// Causal normalization of sequences of several tiles and of one, forward, with a state and with every statistic, and backward.
+fn causal(problem: Problem) -> Vec<Problem> {
+    let with = |problem: Problem, role| problem.tensor(role, StorageType::F32).expect("a valid problem");
+    let long = problem.causal(1000).expect("a valid problem");
+    let short = problem.causal(3).expect("a valid problem");
+    let rms = |problem: Problem| problem.normalization(Normalization::RmsNorm).expect("a valid problem");
+    vec![
+        long,
+        with(with(with(short, Role::Mean), Role::Rstd), Role::State),
+        rms(with(long, Role::Rstd)),
+        with_gradients(long),
+        with_gradients(short),
+        with_gradients(rms(long)),
+    ]
 }
 
 /// A forward problem with scale, shift, residual and gate, four rows to a condition.
@@ -131,7 +150,8 @@ fn tensor_problems() -> Vec<Problem> {
             }
             let all = |problem: Problem| {
                 let operation = problem.operation();
-                let roles = Role::ALL.into_iter().filter(|role| operation.reads(*role) || operation.writes(*role));
+                let takes = |role: &Role| operation.reads(*role) || operation.writes(*role);
+                let roles = Role::ALL.into_iter().filter(|role| takes(role) && *role != Role::State);
                 let all = roles.fold(problem, |problem, role| {
                     let storage = if role.is_statistic() { StorageType::F32 } else { storage };
                     with(problem, role, place(storage, None, 0))
@@ -166,6 +186,17 @@ fn tensor_problems() -> Vec<Problem> {
         }
         let statistics = plain.tensor(Role::Rstd, StorageType::F32).expect("a valid problem");
         problems.extend([statistics, plain.tensor(Role::Mean, StorageType::F32).expect("a valid problem")]);
+        // Modulated and gated, a state in a pool with the rest, and sums in the place of what they are sums of.
+        for rows in [3, 1000] {
+            let causal = |problem: Problem| problem.causal(rows).expect("a valid problem");
+            let conditional = with_conditions(plain.modulation(Modulation::Conditional));
+            problems.extend([with_conditions(plain), conditional].map(causal));
+            problems.extend([with_conditions(plain), conditional].map(|problem| causal(with_gradients(problem))));
+            let pool = |offset: u64| place(StorageType::F32, Some(1), offset << 20);
+            let pooled = [(Role::Input, 0), (Role::Output, 0), (Role::Residual, 1), (Role::Sum, 1), (Role::State, 2)];
+            let pooled = pooled.into_iter().try_fold(causal(plain), |it, (role, at)| it.tensor(role, pool(at)));
+            problems.push(pooled.expect("a valid problem"));
+        }
         let rms = |problem: Problem| problem.normalization(Normalization::RmsNorm).expect("a valid problem");
         problems.extend([rms(plain), rms(statistics), rms(plain.affine(Affine::None))]);
     }
@@ -253,6 +284,17 @@ fn every_variant_validates_and_translates_and_binds_what_the_host_binds() {
     let all = all_kernels();
     println!("{} kernel variants", all.len());
     assert!(all.len() > 1000, "{} variants are too few to have come from every axis", all.len());
+    for entry in [
+        Entry::CausalTiles,
+        Entry::CausalCarries,
+        Entry::CausalRows,
+        Entry::CausalNormalize,
+        Entry::CausalGradientTiles,
+        Entry::CausalGradientCarries,
+        Entry::CausalGradientRows,
+    ] {
+        assert!(all.iter().any(|kernel| kernel.entry == entry), "no {entry:?}");
+    }
     for kernel in &all {
         let (module, info) = parse(kernel);
         translate(kernel, &module, &info);

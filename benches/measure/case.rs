@@ -5,6 +5,12 @@ use std::fmt;
 
 use gpu_layer_norm::{LayerNormConfig, StorageType};
 
+/// Rows that share a condition: samples of so many positions.
+pub(super) const ROWS_PER_CONDITION: usize = 128;
+
+/// Positions of a sequence, where there are so many rows.
+const SEQUENCE_LENGTH: usize = 1024;
+
 /// What is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -17,10 +23,34 @@ pub enum Operation {
     /// The backward pass of layer normalization with weight and bias: the gradients of input, weight and bias from that of the
     /// output, and from the statistics that a forward pass saved.
     Backward,
+    /// Adaptive layer normalization: with weight and bias, and scale and shift of each sample of 128 rows.
+    Modulated,
+    /// The same of residual + gate · input, where the gate is of each sample too; the sum is written too.
+    Gated,
+    /// The backward pass of [`Modulated`](Self::Modulated): the gradients of input, weight, bias, scale and shift, from saved
+    /// statistics.
+    ModulatedBackward,
+    /// Causal layer normalization with weight and bias, in sequences of 1024 positions, or of all rows where they are fewer.
+    Causal,
+    /// Its backward pass: the gradients of input, weight and bias. It measures the positions again.
+    CausalBackward,
 }
 
 impl Operation {
-    pub const ALL: [Self; 4] = [Self::Plain, Self::Residual, Self::Rms, Self::Backward];
+    pub const ALL: [Self; 9] = [
+        Self::Plain,
+        Self::Residual,
+        Self::Rms,
+        Self::Backward,
+        Self::Modulated,
+        Self::Gated,
+        Self::ModulatedBackward,
+        Self::Causal,
+        Self::CausalBackward,
+    ];
+
+    /// Those that are not measured beside another.
+    pub const ALONE: [Self; 4] = [Self::Plain, Self::Residual, Self::Rms, Self::Backward];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -28,7 +58,43 @@ impl Operation {
             Self::Residual => "residual",
             Self::Rms => "rms_norm",
             Self::Backward => "backward",
+            Self::Modulated => "modulated",
+            Self::Gated => "gated",
+            Self::ModulatedBackward => "modulated_backward",
+            Self::Causal => "causal",
+            Self::CausalBackward => "causal_backward",
         }
+    }
+
+    /// The operation without conditions and sequences beside which this one is measured.
+    pub const fn counterpart(self) -> Option<Self> {
+        match self {
+            Self::Plain | Self::Residual | Self::Rms | Self::Backward => None,
+            Self::Modulated | Self::Causal => Some(Self::Plain),
+            Self::Gated => Some(Self::Residual),
+            Self::ModulatedBackward | Self::CausalBackward => Some(Self::Backward),
+        }
+    }
+
+    pub(super) const fn is_backward(self) -> bool {
+        matches!(self, Self::Backward | Self::ModulatedBackward | Self::CausalBackward)
+    }
+
+    pub(super) const fn is_causal(self) -> bool {
+        matches!(self, Self::Causal | Self::CausalBackward)
+    }
+
+    pub(super) const fn has_residual(self) -> bool {
+        matches!(self, Self::Residual | Self::Gated)
+    }
+
+    pub(super) const fn has_conditions(self) -> bool {
+        matches!(self, Self::Modulated | Self::Gated | Self::ModulatedBackward)
+    }
+
+    /// Whether a forward pass has to save statistics for it.
+    pub(super) const fn reads_statistics(self) -> bool {
+        matches!(self, Self::Backward | Self::ModulatedBackward)
     }
 }
 
@@ -42,7 +108,7 @@ impl fmt::Display for Operation {
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
     pub operation: Operation,
-    /// Of all tensors but the statistics and the gradients of weight and bias, which are f32.
+    /// Of all tensors but the statistics and the gradients of weight, bias, scale and shift, which are f32.
     pub storage: StorageType,
     pub rows: usize,
     pub width: usize,
@@ -58,15 +124,25 @@ impl Case {
         self.elements() as u64 * self.storage.bytes()
     }
 
-    /// Bytes that it has to move: each tensor once. Those of weight and bias, of their gradients and of statistics are not
-    /// counted.
+    /// Rows of scale, shift and gate.
+    pub(super) fn conditions(&self) -> usize {
+        self.rows.div_ceil(ROWS_PER_CONDITION)
+    }
+
+    /// Rows of a sequence.
+    pub(super) fn sequence_length(&self) -> usize {
+        self.rows.clamp(1, SEQUENCE_LENGTH)
+    }
+
+    /// Bytes that it has to move: each tensor once. Those of weight and bias, of what conditions have, of the gradients of these
+    /// and of statistics are not counted.
     pub fn bytes(&self) -> u64 {
-        self.tensor_bytes()
-            * match self.operation {
-                Operation::Plain | Operation::Rms => 2,
-                Operation::Residual => 4,
-                Operation::Backward => 3,
-            }
+        let tensors = match (self.operation.is_backward(), self.operation.has_residual()) {
+            (true, _) => 3,
+            (_, true) => 4,
+            _ => 2,
+        };
+        self.tensor_bytes() * tensors
     }
 
     /// Half a unit in the last place of what is stored, as a share of it.
@@ -80,8 +156,8 @@ impl Case {
 
     pub(super) fn config(&self) -> LayerNormConfig {
         let config = match self.operation {
-            Operation::Plain | Operation::Residual | Operation::Backward => LayerNormConfig::new(self.width),
             Operation::Rms => LayerNormConfig::rms(self.width),
+            _ => LayerNormConfig::new(self.width).causal(self.operation.is_causal()),
         };
         config.parameter_storage(self.storage).expect_nothing()
     }

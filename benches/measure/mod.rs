@@ -23,11 +23,11 @@ pub use stopwatch::{Stopwatch, Work, median, medians};
 pub struct Bench {
     pub case: Case,
     pub plans: Vec<PreparedPlan>,
-    /// Of a backward pass: the forward pass that saves the statistics.
+    /// Of a backward pass that reads statistics: the forward pass that saves them.
     pub forward: Option<PreparedPlan>,
     pub copies: Copies,
-    /// |y − y_f64| at most, the rounding to storage taken off. Of a backward pass |dx − dx_f64|, as a share of
-    /// rstd · max |dy · weight| of the row.
+    /// |y − y_f64| at most, the rounding to storage taken off. Of a backward pass |dx − dx_f64|, as a share of what
+    /// [`ExactGradients::input_error`] says.
     pub largest_error: f64,
 }
 
@@ -39,7 +39,7 @@ impl Bench {
     pub fn new(pool: &mut Pool, case: Case, all_candidates: bool) -> Result<Self, Error> {
         assert!(case.elements() <= pool.elements, "{case:?} is larger than its buffers");
         pool.fill(case.storage)?;
-        pool.make_room(&case);
+        pool.make_room(&case)?;
         let device = &pool.device;
         let stopwatch = Stopwatch::new(device);
         let layer = GpuLayerNorm::new(device, &case.config())?;
@@ -65,7 +65,7 @@ impl Bench {
             if let Some(forward) = &forward {
                 forward.encode(&mut encoder);
             }
-            for written in [&pool.output, &pool.sum, &pool.weight_gradient, &pool.bias_gradient] {
+            for written in pool.written() {
                 encoder.clear_buffer(written, 0, None);
             }
             prepared.encode(&mut encoder);
@@ -107,12 +107,57 @@ impl Bench {
 
     /// Median times of each plan and of the copy, taken in turn so that noise hits all.
     pub fn compare(&self, stopwatch: &Stopwatch<'_>, samples: usize) -> Result<(Vec<Duration>, Duration), Error> {
+        let Times { plans, copy, .. } = self.compare_with(None, stopwatch, samples)?;
+        Ok((plans, copy))
+    }
+
+    /// The same with the planner's pick for another operation taken in turn with them.
+    pub fn compare_with(
+        &self,
+        counterpart: Option<&Self>,
+        stopwatch: &Stopwatch<'_>,
+        samples: usize,
+    ) -> Result<Times, Error> {
         let mut works: Vec<&dyn Work> = vec![&self.copies];
         works.extend(self.plans.iter().map(|plan| plan as &dyn Work));
-        let mut times = medians(stopwatch, &works, samples)?;
-        let copy = times.remove(0);
-        Ok((times, copy))
+        works.extend(counterpart.map(|bench| &bench.plans[0] as &dyn Work));
+        let mut times = stopwatch.times(&works, samples)?;
+        let counterpart = counterpart.and_then(|bench| {
+            let other = times.pop()?;
+            let ratio = median_ratio(&times[1], &other);
+            Some(Counterpart { operation: bench.case.operation, time: median(other), ratio })
+        });
+        let mut medians: Vec<_> = times.into_iter().map(median).collect();
+        let copy = medians.remove(0);
+        Ok(Times { plans: medians, copy, counterpart })
     }
+}
+
+/// Median times of a case.
+pub struct Times {
+    /// Of each plan, the planner's pick first.
+    pub plans: Vec<Duration>,
+    /// Of the copy of the same bytes.
+    pub copy: Duration,
+    /// Of another operation of the same shape.
+    pub counterpart: Option<Counterpart>,
+}
+
+/// What a case is measured beside.
+pub struct Counterpart {
+    pub operation: Operation,
+    pub time: Duration,
+    /// How many times as long as it the planner's pick takes: the median of the ratios of runs one after another, which hardly feels
+    /// what else the machine does for a while.
+    pub ratio: f64,
+}
+
+/// The median of the ratios of times.
+fn median_ratio(times: &[Duration], others: &[Duration]) -> f64 {
+    let ratio = |(time, other): (&Duration, &Duration)| time.as_secs_f64() / other.as_secs_f64().max(1e-9);
+    let mut ratios: Vec<f64> = times.iter().zip(others).map(ratio).collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios[ratios.len() / 2]
 }
 
 /// The largest |y − exact|; NaN if one of them is.

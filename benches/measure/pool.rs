@@ -4,9 +4,10 @@
 use std::ops::Range;
 
 use gpu_layer_norm::half::{bf16, f16};
-use gpu_layer_norm::{Bindings, Error, GpuDevice, Region, StorageType, reference, wgpu};
+use gpu_layer_norm::reference::{self, Condition};
+use gpu_layer_norm::{Bindings, Error, GpuDevice, Modulation, Region, StorageType, wgpu};
 
-use super::case::{Case, Operation};
+use super::case::{Case, Operation, ROWS_PER_CONDITION};
 use super::gradients::ExactGradients;
 use super::largest;
 
@@ -25,6 +26,12 @@ pub struct Pool {
     rstd: wgpu::Buffer,
     pub(super) weight_gradient: wgpu::Buffer,
     pub(super) bias_gradient: wgpu::Buffer,
+    /// As long as the conditions of the cases so far.
+    scale: wgpu::Buffer,
+    shift: wgpu::Buffer,
+    gate: wgpu::Buffer,
+    pub(super) scale_gradient: wgpu::Buffer,
+    pub(super) shift_gradient: wgpu::Buffer,
     pub(super) elements: usize,
     // What input and residual hold.
     storage: Option<StorageType>,
@@ -34,6 +41,7 @@ impl Pool {
     pub fn new(device: &GpuDevice, elements: usize) -> Self {
         let [input, residual, output, sum] = [elements; 4].map(|elements| buffer(device, elements));
         let [mean, rstd, weight_gradient, bias_gradient] = [1; 4].map(|elements| buffer(device, elements));
+        let [scale, shift, gate, scale_gradient, shift_gradient] = [1; 5].map(|elements| buffer(device, elements));
         Self {
             device: device.clone(),
             input,
@@ -44,26 +52,43 @@ impl Pool {
             rstd,
             weight_gradient,
             bias_gradient,
+            scale,
+            shift,
+            gate,
+            scale_gradient,
+            shift_gradient,
             elements,
             storage: None,
         }
     }
 
-    /// Sees to it that there is a buffer for whatever a case has one f32 a row or a column of.
-    pub(super) fn make_room(&mut self, case: &Case) {
-        if case.operation != Operation::Backward {
-            return;
-        }
+    /// Sees to it that there is a buffer for whatever a case has one f32 a row or a column of, or a row for each condition; and that
+    /// the conditions are there.
+    pub(super) fn make_room(&mut self, case: &Case) -> Result<(), Error> {
+        let operation = case.operation;
+        let if_so = |has: bool, elements: usize| if has { elements } else { 0 };
+        let of_rows = if_so(operation.is_backward(), case.rows);
+        let of_columns = if_so(operation.is_backward(), case.width);
+        let of_conditions = if_so(operation.has_conditions(), case.conditions() * case.width);
         for (room, elements) in [
-            (&mut self.mean, case.rows),
-            (&mut self.rstd, case.rows),
-            (&mut self.weight_gradient, case.width),
-            (&mut self.bias_gradient, case.width),
+            (&mut self.mean, of_rows),
+            (&mut self.rstd, of_rows),
+            (&mut self.weight_gradient, of_columns),
+            (&mut self.bias_gradient, of_columns),
+            (&mut self.scale, of_conditions),
+            (&mut self.shift, of_conditions),
+            (&mut self.gate, of_conditions),
+            (&mut self.scale_gradient, of_conditions),
+            (&mut self.shift_gradient, of_conditions),
         ] {
             if room.size() < elements as u64 * 4 {
                 *room = buffer(&self.device, elements);
             }
         }
+        for (which, buffer) in [&self.scale, &self.shift, &self.gate].into_iter().enumerate() {
+            self.write(buffer, case.storage, of_conditions, |i| Self::condition_value(case.storage, which, i))?;
+        }
+        Ok(())
     }
 
     /// As many elements as the device can bind, up to those wanted.
@@ -78,35 +103,49 @@ impl Pool {
     /// mean nor its correlation with the input is 0, so that each term of the input's gradient counts, whatever the width.
     pub fn value(storage: StorageType, which: u64, i: usize) -> f32 {
         let hash = (i as u64 * 2 + which).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let value = (hash >> 40) as f32 / (1 << 24) as f32;
-        match storage {
-            StorageType::F32 => value,
-            StorageType::F16 => f16::from_f32(value).to_f32(),
-            StorageType::Bf16 => bf16::from_f32(value).to_f32(),
-        }
+        stored(storage, (hash >> 40) as f32 / (1 << 24) as f32)
+    }
+
+    /// Element `i` of the scale (0), from −0.5 to 0.5, of the shift (1), from −1 to 1, or of the gate (2), from 0.5 to 1.5, as it is
+    /// stored. It is made as [`value`](Self::value) is, of elements past those of the input.
+    pub fn condition_value(storage: StorageType, which: usize, i: usize) -> f32 {
+        let value = Self::value(StorageType::F32, 0, i + ((which + 1) << 28));
+        stored(storage, [value - 0.5, value * 2.0 - 1.0, value + 0.5][which])
     }
 
     pub(super) fn fill(&mut self, storage: StorageType) -> Result<(), Error> {
-        const PART: usize = 1 << 22;
         if self.storage == Some(storage) {
             return Ok(());
         }
-        let bytes = storage.bytes() as usize;
         for (which, buffer) in [(0, &self.input), (1, &self.residual)] {
-            for first in (0..self.elements).step_by(PART) {
-                let values = (first..self.elements.min(first + PART)).map(|i| Self::value(storage, which, i));
-                let mut part: Vec<u8> = match storage {
-                    StorageType::F32 => values.flat_map(f32::to_le_bytes).collect(),
-                    StorageType::F16 => values.flat_map(|x| f16::from_f32(x).to_le_bytes()).collect(),
-                    StorageType::Bf16 => values.flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect(),
-                };
-                part.resize(part.len().next_multiple_of(4), 0);
-                self.device.queue().write_buffer(buffer, (first * bytes) as u64, &part);
-                self.device.queue().submit([]);
-                self.device.wait()?;
-            }
+            self.write(buffer, storage, self.elements, |i| Self::value(storage, which, i))?;
         }
         self.storage = Some(storage);
+        Ok(())
+    }
+
+    /// Writes so many elements to the beginning of a buffer.
+    fn write(
+        &self,
+        buffer: &wgpu::Buffer,
+        storage: StorageType,
+        elements: usize,
+        value: impl Fn(usize) -> f32,
+    ) -> Result<(), Error> {
+        const PART: usize = 1 << 22;
+        let bytes = storage.bytes() as usize;
+        for first in (0..elements).step_by(PART) {
+            let values = (first..elements.min(first + PART)).map(&value);
+            let mut part: Vec<u8> = match storage {
+                StorageType::F32 => values.flat_map(f32::to_le_bytes).collect(),
+                StorageType::F16 => values.flat_map(|x| f16::from_f32(x).to_le_bytes()).collect(),
+                StorageType::Bf16 => values.flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect(),
+            };
+            part.resize(part.len().next_multiple_of(4), 0);
+            self.device.queue().write_buffer(buffer, (first * bytes) as u64, &part);
+            self.device.queue().submit([]);
+            self.device.wait()?;
+        }
         Ok(())
     }
 
@@ -153,37 +192,58 @@ impl Pool {
         let region = |buffer| Region::new(buffer, case.storage);
         let single = |buffer| Region::new(buffer, StorageType::F32);
         let (rows, input, output) = (case.rows as u64, region(&self.input), region(&self.output));
-        match case.operation {
-            Operation::Plain | Operation::Rms => Bindings::new(rows, input, output),
-            Operation::Residual => {
-                Bindings::new(rows, input, output).residual(region(&self.residual)).sum(region(&self.sum))
-            }
-            Operation::Backward => Bindings::backward(rows, input, region(&self.residual), output)
-                .mean(single(&self.mean))
-                .rstd(single(&self.rstd))
+        let operation = case.operation;
+        let mut bindings = if operation.is_backward() {
+            Bindings::backward(rows, input, region(&self.residual), output)
                 .weight_gradient(single(&self.weight_gradient))
-                .bias_gradient(single(&self.bias_gradient)),
+                .bias_gradient(single(&self.bias_gradient))
+        } else {
+            Bindings::new(rows, input, output)
+        };
+        if operation.reads_statistics() {
+            bindings = bindings.mean(single(&self.mean)).rstd(single(&self.rstd));
         }
+        if operation.has_residual() {
+            bindings = bindings.residual(region(&self.residual)).sum(region(&self.sum));
+        }
+        if operation == Operation::Gated {
+            bindings = bindings.gate(region(&self.gate));
+        }
+        if operation.has_conditions() {
+            bindings = bindings.scale(region(&self.scale)).rows_per_condition(ROWS_PER_CONDITION as u64);
+            bindings = if operation.is_backward() {
+                bindings.scale_gradient(single(&self.scale_gradient)).shift_gradient(single(&self.shift_gradient))
+            } else {
+                bindings.shift(region(&self.shift))
+            };
+        }
+        if operation.is_causal() { bindings.sequence_length(case.sequence_length() as u64) } else { bindings }
     }
 
     /// The forward pass that saves what a backward pass reads; `None` for what needs none before it.
     pub(super) fn saving_statistics(&self, case: &Case) -> Option<Bindings> {
         let region = |buffer| Region::new(buffer, case.storage);
         let single = |buffer| Region::new(buffer, StorageType::F32);
-        (case.operation == Operation::Backward).then(|| {
+        case.operation.reads_statistics().then(|| {
             Bindings::new(case.rows as u64, region(&self.input), region(&self.sum))
                 .mean(single(&self.mean))
                 .rstd(single(&self.rstd))
         })
     }
 
+    /// What a case writes, where there is any of it.
+    pub(super) fn written(&self) -> [&wgpu::Buffer; 6] {
+        let Self { output, sum, weight_gradient, bias_gradient, scale_gradient, shift_gradient, .. } = self;
+        [output, sum, weight_gradient, bias_gradient, scale_gradient, shift_gradient]
+    }
+
     /// What a copy of the same bytes reads and writes.
     pub(super) fn moves(&self, case: &Case) -> Vec<(Vec<&wgpu::Buffer>, &wgpu::Buffer)> {
         let Self { input, residual, output, sum, .. } = self;
-        match case.operation {
-            Operation::Plain | Operation::Rms => vec![(vec![input], output)],
-            Operation::Residual => vec![(vec![input], output), (vec![residual], sum)],
-            Operation::Backward => vec![(vec![input, residual], output)],
+        match (case.operation.is_backward(), case.operation.has_residual()) {
+            (true, _) => vec![(vec![input, residual], output)],
+            (_, true) => vec![(vec![input], output), (vec![residual], sum)],
+            _ => vec![(vec![input], output)],
         }
     }
 
@@ -194,28 +254,49 @@ impl Pool {
     /// # Panics
     /// If the result is wrong: a wrong result has no time.
     pub(super) fn check(&self, case: &Case) -> Result<f64, Error> {
-        match case.operation {
-            Operation::Plain | Operation::Residual | Operation::Rms => self.check_output(case),
-            Operation::Backward => self.check_gradients(case),
-        }
+        if case.operation.is_backward() { self.check_gradients(case) } else { self.check_output(case) }
     }
 
     fn check_output(&self, case: &Case) -> Result<f64, Error> {
         let &Case { operation, storage, width, .. } = case;
-        let (weight, bias) = (case.weight(), case.bias());
         let rounding = case.rounding();
+        let exact = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<f64>>();
+        let (weight, bias) = (exact(case.weight()), exact(case.bias()));
+        let (of_weight, of_bias, eps) = (Some(&weight[..]), Some(&bias[..]), f64::from(1e-5_f32));
+        // The product and the sum of a gate are rounded to f32; both terms are positive, so neither is larger than the sum.
+        let sum_rounding = rounding + if operation == Operation::Gated { f64::from(f32::EPSILON) } else { 0.0 };
         let mut largest = 0.0;
         for elements in checked(case) {
-            let source: Vec<f32> = elements
-                .clone()
-                .map(|i| match operation {
-                    Operation::Residual => Self::value(storage, 0, i) + Self::value(storage, 1, i),
-                    _ => Self::value(storage, 0, i),
-                })
-                .collect();
+            let [scale, shift, gate] = [0, 1, 2].map(|which| exact(self.conditions(case, which, &elements)));
+            let values = |which| elements.clone().map(move |i| Self::value(storage, which, i));
+            let source: Vec<f64> = match operation {
+                Operation::Residual => exact(values(0).zip(values(1)).map(|(x, residual)| x + residual).collect()),
+                Operation::Gated => {
+                    let [input, residual] = [0, 1].map(|which| exact(values(which).collect()));
+                    reference::gated_residual(&input, &residual, &gate, width, ROWS_PER_CONDITION)
+                }
+                _ => exact(values(0).collect()),
+            };
             let expected = match operation {
-                Operation::Rms => reference::rms_norm(&source, width, Some(&weight), None, f64::from(1e-5_f32)),
-                _ => reference::layer_norm(&source, width, Some(&weight), Some(&bias), f64::from(1e-5_f32), false),
+                Operation::Rms => reference::rms_norm(&source, width, of_weight, None, eps),
+                Operation::Modulated | Operation::Gated => {
+                    let condition = Condition {
+                        modulation: Modulation::Adaptive,
+                        rows_per_condition: ROWS_PER_CONDITION,
+                        scale: Some(&scale[..]),
+                        shift: Some(&shift[..]),
+                    };
+                    reference::modulated_layer_norm(&source, width, of_weight, of_bias, &condition, eps, false)
+                }
+                Operation::Causal => {
+                    // The last sequence may be shorter.
+                    let of_sequence = |sequence: &[f64]| {
+                        let length = sequence.len() / width;
+                        reference::causal_layer_norm(sequence, length, width, of_weight, of_bias, eps, false)
+                    };
+                    source.chunks(case.sequence_length() * width).flat_map(of_sequence).collect()
+                }
+                _ => reference::layer_norm(&source, width, of_weight, of_bias, eps, false),
             };
             let output = self.download(&self.output, storage, elements.clone())?;
             for (y, exact) in output.iter().zip(expected) {
@@ -225,29 +306,53 @@ impl Pool {
                     largest = error;
                 }
             }
-            if operation == Operation::Residual {
+            if operation.has_residual() {
                 let sum = self.download(&self.sum, storage, elements)?;
                 let wrong = sum.iter().zip(&source).any(|(sum, exact)| {
-                    let error = f64::from((sum - exact).abs());
-                    error.is_nan() || error > f64::from(exact.abs()) * rounding
+                    let error = (f64::from(*sum) - exact).abs();
+                    error.is_nan() || error > exact.abs() * sum_rounding
                 });
                 assert!(!wrong, "{case:?}: a sum is wrong, not timed");
             }
         }
-        assert!(largest <= 3e-6, "{case:?} is {largest:e} off the reference, not timed");
+        // x̂ is multiplied by up to 1.5 more where there is a scale.
+        let bound = if operation.has_conditions() { 4.5e-6 } else { 3e-6 };
+        assert!(largest <= bound, "{case:?} is {largest:e} off the reference, not timed");
         Ok(largest)
     }
 
     fn check_gradients(&self, case: &Case) -> Result<f64, Error> {
-        let &Case { storage, width, .. } = case;
-        let weight = case.weight();
+        let &Case { operation, storage, width, .. } = case;
+        let (weight, bias) = (case.weight(), case.bias());
         let mut errors = Vec::new();
         for elements in checked(case) {
             let [input, output_gradient] =
                 [0, 1].map(|which| elements.clone().map(|i| Self::value(storage, which, i)).collect::<Vec<_>>());
-            let exact = ExactGradients::new(&input, &output_gradient, width, Some(&weight));
+            let scale = self.conditions(case, 0, &elements);
+            let exact = match operation {
+                Operation::ModulatedBackward => {
+                    let condition = Condition {
+                        modulation: Modulation::Adaptive,
+                        rows_per_condition: ROWS_PER_CONDITION,
+                        scale: Some(&scale[..]),
+                        shift: None,
+                    };
+                    ExactGradients::modulated(&input, &output_gradient, width, &weight, &bias, &condition)
+                }
+                Operation::CausalBackward => {
+                    ExactGradients::causal(&input, &output_gradient, case.sequence_length(), width, Some(&weight))
+                }
+                _ => ExactGradients::new(&input, &output_gradient, width, Some(&weight)),
+            };
             let input_gradient = self.download(&self.output, storage, elements.clone())?;
             errors.push(exact.input_error(&input_gradient, case.rounding()));
+            if operation.has_conditions() {
+                let values = condition_elements(case, &elements);
+                let [scale, shift] = [&self.scale_gradient, &self.shift_gradient]
+                    .map(|buffer| self.download(buffer, StorageType::F32, values.clone()));
+                let error = exact.condition_error(&scale?, &shift?);
+                assert!(error <= 1e-5, "{case:?}: a gradient of scale or shift is {error:e} off, not timed");
+            }
             // The gradients of weight and bias are sums over all rows. Where the tensors are so large that some rows must do, they
             // are not checked: the reference would take gigabytes, and many seconds for each plan.
             if elements.len() == case.elements() {
@@ -260,6 +365,27 @@ impl Pool {
         let largest = largest(errors);
         assert!(largest <= 2e-6, "{case:?} is {largest:e} off the reference, not timed");
         Ok(largest)
+    }
+
+    /// Scale (0), shift (1) or gate (2) of the conditions of these elements; nothing where the case has none.
+    fn conditions(&self, case: &Case, which: usize, elements: &Range<usize>) -> Vec<f32> {
+        let values = if case.operation.has_conditions() { condition_elements(case, elements) } else { 0..0 };
+        values.map(|i| Self::condition_value(case.storage, which, i)).collect()
+    }
+}
+
+/// The elements of scale, shift and gate that these elements, whole rows from the first of a condition on, are under.
+fn condition_elements(case: &Case, elements: &Range<usize>) -> Range<usize> {
+    let condition = ROWS_PER_CONDITION * case.width;
+    elements.start / condition * case.width..elements.end.div_ceil(condition) * case.width
+}
+
+/// `value` as it is stored.
+fn stored(storage: StorageType, value: f32) -> f32 {
+    match storage {
+        StorageType::F32 => value,
+        StorageType::F16 => f16::from_f32(value).to_f32(),
+        StorageType::Bf16 => bf16::from_f32(value).to_f32(),
     }
 }
 
@@ -274,14 +400,22 @@ fn buffer(device: &GpuDevice, elements: usize) -> wgpu::Buffer {
 }
 
 /// The elements whose results are compared, whole rows: all, or those of the first, middle and last rows where they are many.
+/// Conditions and sequences among them are whole, so that of long sequences of wide rows they may still be all.
 fn checked(case: &Case) -> Vec<Range<usize>> {
     const ALL: usize = 1 << 22;
-    let &Case { rows, width, .. } = case;
-    let (block, firsts) = if case.elements() <= ALL {
-        (rows, vec![0])
-    } else {
-        let some = (ALL / 4 / width).max(1);
-        (some, vec![0, rows / 2, rows - some])
+    let &Case { operation, rows, width, .. } = case;
+    let unit = match operation {
+        _ if operation.is_causal() => case.sequence_length(),
+        _ if operation.has_conditions() => ROWS_PER_CONDITION,
+        _ => 1,
     };
-    firsts.into_iter().map(|first| first * width..(first + block) * width).collect()
+    let some = (ALL / 4 / width).max(1).next_multiple_of(unit);
+    let blocks = if case.elements() <= ALL || some >= rows {
+        vec![0..rows]
+    } else {
+        let whole = |row: usize| row / unit * unit;
+        let middle = whole(rows / 2);
+        vec![0..some, middle..(middle + some).min(rows), whole(rows - some)..rows]
+    };
+    blocks.into_iter().map(|block| block.start * width..block.end * width).collect()
 }

@@ -6,7 +6,7 @@ use gpu_layer_norm::kernel::AdapterClass;
 use gpu_layer_norm::{Error, GpuDevice, StorageType};
 use serde_json::{Value, json};
 
-use super::{Bench, Case, Operation, Pool, Stopwatch, gigabytes_per_second};
+use super::{Bench, Case, Operation, Pool, Stopwatch, Times, gigabytes_per_second};
 
 /// Widths that are measured unless others are asked for.
 pub const WIDTHS: [usize; 21] = [
@@ -137,14 +137,15 @@ pub fn write(file: &str, report: &Value) {
 }
 
 /// Runs a benchmark from its command line: prepares and times each case that is asked for, the planner's pick or all its
-/// candidates. `describe` is given the median times of the plans and of the copy, prints them, and gives them as JSON.
+/// candidates; the pick in turn with that of the operation's counterpart, of the same storage and shape, where it has one. `describe`
+/// is given the median times, prints them, and gives them as JSON.
 pub fn run(
     few_rows: bool,
     all_candidates: bool,
     heading: impl FnOnce(),
-    mut describe: impl FnMut(&Bench, &[Duration], Duration) -> Value,
+    mut describe: impl FnMut(&Bench, &Times) -> Value,
 ) {
-    let options = Options::from_command_line(&Operation::ALL, &Operation::ALL);
+    let options = Options::from_command_line(&Operation::ALL, &Operation::ALONE);
     let device = device();
     let stopwatch = Stopwatch::new(&device);
     let mut report = header("gpu-layer-norm", &device, &stopwatch, options.samples);
@@ -155,10 +156,15 @@ pub fn run(
     for &storage in &options.storage {
         for &operation in &options.operations {
             for (rows, width) in options.shapes(elements, few_rows) {
-                let case = Case { operation, storage, rows, width };
-                let bench = Bench::new(&mut pool, case, all_candidates).unwrap_or_else(|error| fail(&error));
-                let (times, copy) = bench.compare(&stopwatch, options.samples).unwrap_or_else(|error| fail(&error));
-                results.push(describe(&bench, &times, copy));
+                let mut prepare = |operation, all_candidates| {
+                    let case = Case { operation, storage, rows, width };
+                    Bench::new(&mut pool, case, all_candidates).unwrap_or_else(|error| fail(&error))
+                };
+                let counterpart = operation.counterpart().filter(|_| !all_candidates);
+                let counterpart = counterpart.map(|operation| prepare(operation, false));
+                let bench = prepare(operation, all_candidates);
+                let times = bench.compare_with(counterpart.as_ref(), &stopwatch, options.samples);
+                results.push(describe(&bench, &times.unwrap_or_else(|error| fail(&error))));
             }
         }
     }
@@ -205,23 +211,38 @@ pub fn header(implementation: &str, device: &GpuDevice, stopwatch: &Stopwatch<'_
 /// The line above those of [`row`].
 pub fn print_head() {
     println!(
-        "{:<10} {:>4} {:>9} {:>9}  {:>10} {:>8}  {:>10} {:>8}  {:>6}",
+        "{:<18} {:>4} {:>9} {:>9}  {:>10} {:>8}  {:>10} {:>8}  {:>6}",
         "operation", "", "rows", "width", "ms", "GB/s", "copy ms", "GB/s", "ratio"
     );
 }
 
-/// Prints one result, and gives it as JSON.
-pub fn row(case: &Case, time: Duration, copy: Duration) -> Value {
-    row_of(case.operation.name(), case, case.bytes(), time, copy)
+/// Prints the result of the planner's pick, with its ratio to the counterpart at the end of the line, and gives it as JSON.
+pub fn row(case: &Case, times: &Times) -> Value {
+    let (mut line, mut result) = result(case.operation.name(), case, case.bytes(), times.plans[0], times.copy);
+    if let Some(counterpart) = &times.counterpart {
+        line += &format!("  {:>5.2} × {}", counterpart.ratio, counterpart.operation);
+        result["counterpart"] = json!(counterpart.operation.name());
+        result["counterpart_milliseconds"] = json!(counterpart.time.as_secs_f64() * 1e3);
+        result["ratio_to_counterpart"] = json!(counterpart.ratio);
+    }
+    println!("{line}");
+    result
 }
 
 /// As [`row`], of what is more than the case's operation, and moves so many bytes.
 pub fn row_of(operation: &str, case: &Case, bytes: u64, time: Duration, copy: Duration) -> Value {
+    let (line, result) = result(operation, case, bytes, time, copy);
+    println!("{line}");
+    result
+}
+
+/// A result as a line and as JSON.
+fn result(operation: &str, case: &Case, bytes: u64, time: Duration, copy: Duration) -> (String, Value) {
     let ratio = time.as_secs_f64() / copy.as_secs_f64().max(1e-9);
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let speed = |time| gigabytes_per_second(bytes, time);
-    println!(
-        "{operation:<10} {:>4} {:>9} {:>9}  {:>10.4} {:>8.2}  {:>10.4} {:>8.2}  {ratio:>6.2}",
+    let line = format!(
+        "{operation:<18} {:>4} {:>9} {:>9}  {:>10.4} {:>8.2}  {:>10.4} {:>8.2}  {ratio:>6.2}",
         case.storage,
         case.rows,
         case.width,
@@ -230,7 +251,7 @@ pub fn row_of(operation: &str, case: &Case, bytes: u64, time: Duration, copy: Du
         ms(copy),
         speed(copy)
     );
-    json!({
+    let result = json!({
         "operation": operation,
         "storage": case.storage.to_string(),
         "rows": case.rows,
@@ -241,5 +262,6 @@ pub fn row_of(operation: &str, case: &Case, bytes: u64, time: Duration, copy: Du
         "copy_milliseconds": ms(copy),
         "copy_gigabytes_per_second": speed(copy),
         "ratio_to_copy": ratio,
-    })
+    });
+    (line, result)
 }

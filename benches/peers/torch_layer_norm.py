@@ -3,6 +3,11 @@
 bytes in the same run, timed with CUDA events. Results are compared with float64 before they are timed.
 
     python3 benches/peers/torch_layer_norm.py --json FILE [--log2-elements 28] [--samples 15]
+    python3 benches/peers/torch_layer_norm.py --json FILE --operations modulated,causal --widths 768,4096
+
+The second is adaptive layer normalization, scale and shift for each sample of 128 rows, and causal (cumulative) layer normalization of
+sequences of 1024 positions, by cumulative sums in float32. Their tensors have whole samples and sequences, which are a few rows less
+where these do not divide the number of rows. The Triton kernel has none of them.
 
 Needs a machine with CUDA, and torch; Triton comes with it. Writes the JSON that `cargo bench --bench report` reads.
 """
@@ -23,6 +28,8 @@ FEW_ROWS = [(rows, width) for width in (768, 3072, 65536) for rows in (1, 4, 16)
 STORAGE = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 # backward is that of layer_norm alone: the gradients of input, weight and bias from that of the output.
 OPERATIONS = ("layer_norm", "residual", "rms_norm", "backward")
+# Rows of a sample, and of a sequence.
+SAMPLE_ROWS = {"modulated": 128, "causal": 1024}
 EPS = 1e-5
 # Elements that one Triton program holds; longer rows are read again.
 MOST_HELD = 32768
@@ -98,20 +105,46 @@ def by_triton(operation, x, residual, weight, bias):
     return (y, total) if operation == "residual" else y
 
 
-def eager(operation, x, residual, weight, bias):
+def adaptive(x, weight, bias, scale, shift):
+    """Layer normalization, then x · (1 + scale) + shift, of as many samples as scale and shift have rows."""
+    rows, width = x.shape
+    y = F.layer_norm(x.view(scale.shape[0], -1, width), (width,), weight, bias, EPS)
+    return (y * (1 + scale[:, None]) + shift[:, None]).view(rows, width)
+
+
+def cumulative(x, weight, bias):
+    """Layer normalization of each position by mean and variance of all up to it in its sequence."""
+    rows, width = x.shape
+    length = min(rows, SAMPLE_ROWS["causal"])
+    sequences = x.view(-1, length, width).float()
+    count = width * torch.arange(1, length + 1, device=x.device, dtype=torch.float32)
+    mean = sequences.sum(-1).cumsum(-1) / count
+    variance = (sequences * sequences).sum(-1).cumsum(-1) / count - mean * mean
+    y = (sequences - mean[..., None]) * torch.rsqrt(variance + EPS)[..., None] * weight.float() + bias.float()
+    return y.to(x.dtype).view(rows, width)
+
+
+def eager(operation, x, residual, weight, bias, scale=None, shift=None):
     width = x.shape[-1]
     if operation == "residual":
         total = x + residual
         return F.layer_norm(total, (width,), weight, bias, EPS), total
     if operation == "rms_norm":
         return F.rms_norm(x, (width,), weight, EPS)
+    if operation == "modulated":
+        return adaptive(x, weight, bias, scale, shift)
+    if operation == "causal":
+        return cumulative(x, weight, bias)
     return F.layer_norm(x, (width,), weight, bias, EPS)
 
 
-def check(name, result, operation, x, residual, weight, bias):
+def check(name, result, operation, x, residual, weight, bias, scale, shift):
     """Compares some rows with float64. Returns the largest error, the rounding to storage taken off; None if it is too large."""
     y = result[0] if isinstance(result, tuple) else result
     some = max(1, min(x.shape[0], (1 << 20) // x.shape[1]))
+    if operation == "causal":
+        # The beginning of the first sequence.
+        some = min(some, SAMPLE_ROWS["causal"])
     source = x[:some].float()
     if operation == "residual":
         source = source + residual[:some].float()
@@ -120,9 +153,19 @@ def check(name, result, operation, x, residual, weight, bias):
         exact = source * torch.rsqrt((source * source).mean(-1, keepdim=True) + EPS) * weight.double()
     else:
         variance, mean = torch.var_mean(source, -1, correction=0, keepdim=True)
+        if operation == "causal":
+            # The mean of the means up to each position, and of the squares about one of them, of which no digits are lost.
+            about = mean[0]
+            count = torch.arange(1, some + 1, device=x.device, dtype=torch.float64)[:, None]
+            squares = variance + (mean - about).square()
+            mean = mean.cumsum(0) / count
+            variance = squares.cumsum(0) / count - (mean - about).square()
         exact = (source - mean) * torch.rsqrt(variance + EPS) * weight.double() + bias.double()
+        if operation == "modulated":
+            sample = torch.arange(some, device=x.device) // SAMPLE_ROWS["modulated"]
+            exact = exact * (1 + scale[sample].double()) + shift[sample].double()
     rounding = {torch.float32: 0.0, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}[x.dtype]
-    # A residual sum, or an RMS-normalized value before its weight, may be rounded to storage in between.
+    # A residual sum, an RMS-normalized value before its weight, or what is modulated may be rounded to storage in between.
     slack = 0.0 if operation == "layer_norm" else 32 * rounding
     error = ((y[:some].double() - exact).abs() - exact.abs() * rounding).max().item()
     if not error <= 1e-4 + slack:
@@ -182,6 +225,7 @@ def main():
     parser.add_argument("--samples", type=int, default=15)
     parser.add_argument("--storage", default="f32,f16,bf16")
     parser.add_argument("--operations", default=",".join(OPERATIONS))
+    parser.add_argument("--widths", help="only these, and no few-row shapes")
     options = parser.parse_args()
 
     torch.manual_seed(0)
@@ -195,12 +239,21 @@ def main():
     for storage in options.storage.split(","):
         dtype = STORAGE[storage]
         for operation in options.operations.split(","):
-            shapes = [(elements // width, width) for width in WIDTHS if width <= elements] + FEW_ROWS
+            widths = [int(width) for width in options.widths.split(",")] if options.widths else WIDTHS
+            shapes = [(elements // width, width) for width in widths if width <= elements]
+            shapes += [] if options.widths else FEW_ROWS
             for rows, width in shapes:
+                # Those of a sample or a sequence; whole ones, where there is one.
+                together = min(rows, SAMPLE_ROWS.get(operation, 1))
+                rows -= rows % together
                 x = torch.rand(rows, width, device="cuda").to(dtype)
                 residual = torch.rand(rows, width, device="cuda").to(dtype)
                 weight = (1 + torch.arange(width, device="cuda") % 5 / 8).to(dtype)
                 bias = (torch.arange(width, device="cuda") % 3 / 4 - 0.25).to(dtype)
+                scale = shift = None
+                if operation == "modulated":
+                    scale = (torch.rand(rows // together, width, device="cuda") - 0.5).to(dtype)
+                    shift = (torch.rand(rows // together, width, device="cuda") * 2 - 1).to(dtype)
                 tensors = {"residual": 4, "backward": 3}.get(operation, 2)
                 targets = [torch.empty_like(x) for _ in range(tensors // 2)]
                 sources = [x, residual][: tensors // 2]
@@ -215,20 +268,23 @@ def main():
 
                 works, errors = {"copy": copy}, {}
                 for name, implementation in implementations.items():
+                    # The kernel here has no gradients, no conditions and no sequences.
+                    if implementation is by_triton and operation in ("backward", *SAMPLE_ROWS):
+                        continue
                     if operation == "backward":
-                        # The kernel here has no gradients.
-                        if implementation is by_triton:
-                            continue
                         # The float64 of the comparison takes some twenty times the bytes of an f32 tensor.
                         few = max(1, min(rows, (1 << 24) // width))
                         some = gradients(implementation, x[:few], weight, bias, residual[:few])
                         error = check_gradients(name, some(), x[:few], weight, residual[:few])
                         work = gradients(implementation, x, weight, bias, residual)
                     else:
-                        def work(implementation=implementation):
-                            return implementation(operation, x, residual, weight, bias)
+                        # The kernel takes no scale and no shift.
+                        condition = () if implementation is by_triton else (scale, shift)
 
-                        error = check(name, work(), operation, x, residual, weight, bias)
+                        def work(implementation=implementation, condition=condition):
+                            return implementation(operation, x, residual, weight, bias, *condition)
+
+                        error = check(name, work(), operation, x, residual, weight, bias, scale, shift)
                     if error is not None:
                         errors[name] = error
                         works[name] = work

@@ -9,9 +9,9 @@ struct Parameters {
 
 // `position` counts units from the beginning of the row.
 fn parameters_at(span: Span, position: u32) -> Parameters {
-    let factor = unit_add(unit_of(1.0), scale_at(span.condition, position));
-    let bias = unit_product_sum(bias_at(position), factor, shift_at(span.condition, position));
-    return Parameters(unit_multiply(weight_at(position), factor), bias);
+    let factor = unit_add(unit_of(1.0), scale_at(span.condition, span.row, position));
+    let bias = unit_product_sum(bias_at(span.row, position), factor, shift_at(span.condition, span.row, position));
+    return Parameters(unit_multiply(weight_at(span.row, position), factor), bias);
 }
 
 fn affine(normalized: Unit, parameters: Parameters) -> Unit {

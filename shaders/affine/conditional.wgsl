@@ -9,8 +9,8 @@ struct Parameters {
 
 // `position` counts units from the beginning of the row.
 fn parameters_at(span: Span, position: u32) -> Parameters {
-    let weight = unit_add(weight_at(position), scale_at(span.condition, position));
-    return Parameters(weight, unit_add(bias_at(position), shift_at(span.condition, position)));
+    let weight = unit_add(weight_at(span.row, position), scale_at(span.condition, span.row, position));
+    return Parameters(weight, unit_add(bias_at(span.row, position), shift_at(span.condition, span.row, position)));
 }
 
 fn affine(normalized: Unit, parameters: Parameters) -> Unit {

@@ -7,7 +7,7 @@ struct Parameters {
 
 // `position` counts units from the beginning of the row.
 fn parameters_at(span: Span, position: u32) -> Parameters {
-    return Parameters(weight_unit(weight_load(0u, position)), bias_unit(bias_load(0u, position)));
+    return Parameters(weight_at(span.row, position), bias_at(span.row, position));
 }
 
 fn affine(normalized: Unit, parameters: Parameters) -> Unit {

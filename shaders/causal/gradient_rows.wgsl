@@ -30,6 +30,6 @@ fn suffix_of_row(row: u32, position: u32, following: Suffix) -> Suffix {
     let share = reciprocal(f32(position + 1u)).value * params.mean_share;
     let elements = f32(position + 1u) * f32(WIDTH);
     let factor = -rstd * rstd * products * (share * (1.0 + params.unbiased / max(elements - 1.0, 1.0)));
-    let origin = scaled_double(Double(scaling.x, scaling.y), exponent - i32(scaling.w));
-    return Suffix(Double(mean_part(-rstd * sums.x * share), 0.0), Double(factor, 0.0), origin, exponent, 1u);
+    let sum = Double(mean_part(-rstd * sums.x * share), 0.0);
+    return Suffix(sum, Double(factor, 0.0), exponent, Double(scaling.x, scaling.y), i32(scaling.w), 1u);
 }

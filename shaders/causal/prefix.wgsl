@@ -37,6 +37,11 @@ fn in_exponent(prefix: Prefix, exponent: i32) -> Prefix {
     return Prefix(prefix.rows, scaled_double(prefix.mean, by), scaled_double(prefix.squares, 2 * by), exponent);
 }
 
+// No more than there are numbers for.
+fn rows_of_both(a: Prefix, b: Prefix) -> u32 {
+    return a.rows + min(b.rows, 0xffffffffu - a.rows);
+}
+
 // Two parts of `a_count` and `b_count` times `unit` elements, in the same unit.
 fn merged(a: Prefix, a_count: f32, b: Prefix, b_count: f32, unit: f32) -> Prefix {
     let share = reciprocal(a_count + b_count);
@@ -45,7 +50,7 @@ fn merged(a: Prefix, a_count: f32, b: Prefix, b_count: f32, unit: f32) -> Prefix
     let mean = add_to(a.mean, kept_scalar(delta * b_share), 0.0);
     let between = kept_scalar(delta * delta) * (a_count * b_share * unit);
     let within = add_to(a.squares, b.squares.value, b.squares.rest);
-    return Prefix(a.rows + b.rows, mean, add_to(within, kept_scalar(between), 0.0), a.exponent);
+    return Prefix(rows_of_both(a, b), mean, add_to(within, kept_scalar(between), 0.0), a.exponent);
 }
 
 // No exponent is below this.
@@ -87,7 +92,7 @@ fn merge(a: Prefix, a_count: f32, b: Prefix, b_count: f32, unit: f32) -> Prefix 
     }
     let broken = max(no_number(a.squares.value), no_number(b.squares.value));
     if broken != 0u {
-        return Prefix(a.rows + b.rows, Double(0.0, 0.0), Double(bitcast<f32>(broken), 0.0), 0);
+        return Prefix(rows_of_both(a, b), Double(0.0, 0.0), Double(bitcast<f32>(broken), 0.0), 0);
     }
     if (a.exponent == 0) & (b.exponent == 0) {
         let together = merged(a, a_count, b, b_count, unit);

@@ -26,8 +26,8 @@ const SHORT_WALK: u64 = 8;
 /// The most turns of all loops of an invocation together, below where llvmpipe ends them (see [`super::MAX_TURNS`]).
 const MAX_WALK_TURNS: u32 = 60_000;
 
-/// The most walks: one invocation may add up what all of them have left.
-const MAX_WALKS: u64 = MAX_WALK_TURNS as u64;
+/// The most walks: one invocation may add up what all of them have left, twice.
+const MAX_WALKS: u64 = MAX_WALK_TURNS as u64 / 2;
 
 /// The kernels of a backward pass, in the order in which they run; `kernel` is what the geometry makes of the problem.
 pub(super) fn gradient_kernels(
@@ -52,7 +52,7 @@ pub(super) fn gradient_kernels(
     }
     let mut all = Vec::new();
     if causal {
-        all.extend(super::causal::measuring_kernels(problem, capabilities, kernel));
+        all.extend(super::causal::measuring_kernels(problem, capabilities, kernel)?);
     } else if !problem.has_statistics()? {
         all.extend(statistics_kernels(problem, capabilities)?);
     }
@@ -113,7 +113,7 @@ pub(super) fn gradient_kernels(
             });
         }
         let slots = without(&kernel, &[&others[..], &[Role::Mean, Role::Rstd]].concat());
-        all.push(columns(capabilities, Kernel { entry: Entry::GradientColumns, causal: false, slots, ..kernel }));
+        all.push(columns(capabilities, Kernel { entry: Entry::GradientColumns, slots, ..kernel }));
     }
     let of_conditions = [Role::ScaleGradient, Role::ShiftGradient, Role::GateGradient];
     if of_conditions.into_iter().any(|role| kernel.slot(role).is_some()) {
@@ -164,6 +164,7 @@ fn columns(capabilities: &Capabilities, kernel: Kernel) -> Kernel {
     Kernel {
         access: Access::Reread,
         reduction: Reduction::Lane,
+        rows_first: false,
         segment_width,
         lanes,
         spans_per_lane: 1,
@@ -182,7 +183,8 @@ fn sums(problem: &Problem, capabilities: &Capabilities, kernel: &Kernel, entry: 
             .layout(role)
             .is_none_or(|layout| divides(layout.offset) && layout.row_stride.is_none_or(stride_fits))
     };
-    let is_vector = divides(kernel.width.into()) && roles.iter().copied().all(fits);
+    let in_grid = problem.grid_of_rows().is_none_or(|grid| grid.divides_parameters(Unit::Vector));
+    let is_vector = in_grid && divides(kernel.width.into()) && roles.iter().copied().all(fits);
     let unit = if is_vector { Unit::Vector } else { Unit::Scalar };
     let max = max_invocations(capabilities);
     // On a GPU, lanes enough to fill it where columns are few.
@@ -204,12 +206,7 @@ fn sums(problem: &Problem, capabilities: &Capabilities, kernel: &Kernel, entry: 
         reduction: if lanes == 1 { Reduction::Lane } else { Reduction::Workgroup },
         normalization: Normalization::default(),
         zero_centred_weight: kernel.zero_centred_weight && slot(Role::Weight),
-        causal: false,
-        modulation: if slot(Role::Scale) || slot(Role::ScaleGradient) {
-            kernel.modulation
-        } else {
-            Modulation::default()
-        },
+        rows_first: false,
         slots,
         segment_width: kernel.width,
         lanes,
@@ -258,7 +255,9 @@ pub(super) fn walks(
     let most = (most_walks(capabilities, kernel) / conditions / step).max(1) * step;
     let per_condition = wanted.min(most);
     let all = (conditions * per_condition).next_multiple_of(walk_step(kernel));
-    let bytes = (all + u64::from(kernel.conditions)) * sum_bytes(kernel);
+    // The sum of all walks lies behind them, where there are several chunks.
+    let carry = u64::from(kernel.conditions && rows < problem.rows());
+    let bytes = (all + carry) * sum_bytes(kernel);
     if bytes > capabilities.max_binding_bytes {
         let (width, most) = (kernel.width, capabilities.max_binding_bytes);
         return Err(Error::Geometry {

@@ -31,7 +31,7 @@ pub(super) fn causal_kernels(
         let reason = "rows are not partly held in causal layer normalization; Held or Reread would do";
         return Err(Error::Geometry { reason: reason.into() });
     }
-    let mut all = measuring_kernels(problem, capabilities, kernel);
+    let mut all = measuring_kernels(problem, capabilities, kernel)?;
     let mut slots = kernel.slots;
     for role in [Role::Mean, Role::Rstd, Role::State] {
         slots[role as usize] = None;
@@ -48,7 +48,20 @@ pub(super) fn causal_kernels(
 }
 
 /// The kernels that find what normalizes each position.
-pub(super) fn measuring_kernels(problem: &Problem, capabilities: &Capabilities, kernel: Kernel) -> Vec<Kernel> {
+///
+/// # Errors
+/// [`Error::Geometry`] if rows have so many segments that a tile of them would take too long a loop.
+pub(super) fn measuring_kernels(
+    problem: &Problem,
+    capabilities: &Capabilities,
+    kernel: Kernel,
+) -> Result<Vec<Kernel>, Error> {
+    let segments = u64::from(kernel.segments());
+    if segments * TILE > MAX_TILES {
+        return Err(Error::Geometry {
+            reason: format!("{segments} segments of a row, the most in causal layer normalization is {}", MAX_TILES / TILE),
+        });
+    }
     let spans_per_workgroup = kernel.spans_per_workgroup / kernel.spans_per_lane;
     let partial = Kernel {
         entry: Entry::Partial,
@@ -59,24 +72,32 @@ pub(super) fn measuring_kernels(problem: &Problem, capabilities: &Capabilities, 
         ..measuring(kernel)
     };
     let mut all = vec![partial];
-    let scan = |entry, roles: &[Role]| scan(capabilities, kernel, has_carries(problem), entry, roles);
-    if has_carries(problem) {
+    let carries = has_carries(problem, capabilities);
+    let scan = |entry, roles: &[Role]| scan(capabilities, kernel, carries, entry, roles);
+    if carries {
         all.extend([scan(Entry::CausalTiles, &[]), scan(Entry::CausalCarries, &[Role::State])]);
     }
     all.push(scan(Entry::CausalRows, &[Role::Mean, Role::Rstd]));
-    all
+    Ok(all)
 }
 
-/// Whether a position takes up more than the rows of its own tile.
-fn has_carries(problem: &Problem) -> bool {
-    problem.layout(Role::State).is_some() || problem.sequence_rows().is_some_and(|rows| rows.min(problem.rows()) > TILE)
+/// Whether a position takes up more than the rows of its own tile, or may: a tensor that does not fit a binding is taken in chunks, which
+/// may lie within a sequence.
+fn has_carries(problem: &Problem, capabilities: &Capabilities) -> bool {
+    // A chunk takes its place among the bytes of a binding, and so that it is aligned.
+    let most = capabilities.max_binding_bytes / 2;
+    let is_long = |(role, _)| problem.byte_range(role).is_ok_and(|bytes| bytes.end - bytes.start > most);
+    problem.layout(Role::State).is_some()
+        || problem.sequence_rows().is_some_and(|rows| rows.min(problem.rows()) > TILE)
+        || problem.tensors().any(is_long)
 }
 
 /// The kernels that find what the gradient of each position takes from those after it.
 pub(super) fn gradient_scans(problem: &Problem, capabilities: &Capabilities, kernel: Kernel) -> Vec<Kernel> {
-    let scan = |entry| scan(capabilities, kernel, has_carries(problem), entry, &[]);
+    let carries = has_carries(problem, capabilities);
+    let scan = |entry| scan(capabilities, kernel, carries, entry, &[]);
     let rows = scan(Entry::CausalGradientRows);
-    if has_carries(problem) {
+    if carries {
         vec![scan(Entry::CausalGradientTiles), scan(Entry::CausalGradientCarries), rows]
     } else {
         vec![rows]
@@ -99,6 +120,7 @@ fn scan(capabilities: &Capabilities, kernel: Kernel, carries: bool, entry: Entry
         modulation: Modulation::default(),
         conditions: false,
         carries,
+        rows_first: false,
         column_sums: ColumnSums::default(),
         slots,
         lanes: 1,

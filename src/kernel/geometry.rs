@@ -4,7 +4,7 @@ use std::str::FromStr;
 use super::backward::gradient_kernels;
 use super::causal::causal_kernels;
 use super::{
-    Access, Capabilities, Dialect, Entry, Kernel, Layout, Modulation, Operation, Place, Problem, Reduction, Role,
+    Access, Capabilities, Dialect, Entry, Grid, Kernel, Layout, Modulation, Operation, Place, Problem, Reduction, Role,
     ColumnSums, Slot, Unit,
 };
 use crate::{Error, StorageType};
@@ -171,6 +171,7 @@ pub(super) fn kernels(
         Operation::Backward => gradient_kernels(problem, capabilities, geometry, kernel)?,
     };
     for kernel in &mut kernels {
+        kernel.forget_what_does_not_matter();
         let f16 = |written| {
             let is_f16 = |role: Role| kernel.slot(role).is_some_and(|slot| slot.storage == StorageType::F16);
             Role::ALL.into_iter().any(|role| kernel.writes(role) == written && is_f16(role))
@@ -250,6 +251,7 @@ fn first_kernel(problem: &Problem, capabilities: &Capabilities, geometry: Geomet
         lanes,
         spans_per_lane,
         spans_per_workgroup,
+        rows_first: matches!(reduction, Reduction::Workgroup) && problem.grid_of_rows().is_some_and(Grid::has_rows_side_by_side),
         subgroup_size: match (reduction, capabilities.subgroups) {
             (Reduction::SubgroupThenWorkgroup, Some(sizes)) => sizes.min,
             _ => 0,
@@ -268,6 +270,10 @@ fn first_kernel(problem: &Problem, capabilities: &Capabilities, geometry: Geomet
                 kernel.turns()
             ));
         }
+    }
+    let has_own_parameters = |grid: &Grid| grid.rows().iter().any(|dimension| dimension.parameter_stride > 0);
+    if spans_per_lane > 1 && problem.grid_of_rows().is_some_and(has_own_parameters) {
+        return refuse(format!("{spans_per_lane} spans a lane share their parameters; 1 would do for rows that do not"));
     }
     if kernel.conditions && !problem.condition_rows().is_multiple_of(spans_per_lane.into()) {
         return refuse(format!(
@@ -397,6 +403,8 @@ fn plain_kernel(problem: &Problem) -> Result<Kernel, Error> {
         conditions: problem.has_conditions(),
         causal: problem.sequence_rows().is_some(),
         carries: false,
+        grid: problem.grid_of_rows().copied(),
+        rows_first: false,
         column_sums: match problem.operation() {
             Operation::Forward => ColumnSums::default(),
             Operation::Backward => problem.column_sums(),
@@ -426,13 +434,16 @@ pub(super) fn unit_of(problem: &Problem) -> Unit {
         let whole = |count: u64| count.is_multiple_of(unit.elements().into());
         let fits = |(role, layout): (Role, &Layout)| {
             let strides_matter = problem.rows_of(role) > 1;
+            let is_shared = problem.grid_of_rows().is_some_and(Grid::has_shared_parameters);
             // Statistics are got at one by one, and gradients that are sums over rows by a kernel of their own.
             role.is_statistic()
                 || role.is_sum()
                 || role == Role::State
+                || is_shared && (role.is_parameter() || role.is_condition())
                 || whole(layout.offset) && layout.row_stride.is_none_or(|stride| !strides_matter || whole(stride))
         };
-        whole(problem.width().into()) && problem.tensors().all(fits)
+        let grid_divides = problem.grid_of_rows().is_none_or(|grid| grid.divides(unit));
+        grid_divides && whole(problem.width().into()) && problem.tensors().all(fits)
     };
     let is_small = |role: Role| problem.layout(role).is_some_and(|layout| layout.storage.bytes() == 2);
     let mut row_tensors = problem.operation().row_tensors().iter().filter(|role| problem.layout(**role).is_some());
@@ -442,6 +453,9 @@ pub(super) fn unit_of(problem: &Problem) -> Unit {
         Unit::Octet
     } else if divides(Unit::Vector) {
         Unit::Vector
+    } else if problem.grid_of_rows().is_some() {
+        // Neighbouring elements of a row need not be neighbours in memory.
+        Unit::Scalar
     } else if Role::ALL.into_iter().filter(is_row).any(|role| problem.writes(role) && is_small(role)) {
         Unit::Pair
     } else {

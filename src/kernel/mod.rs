@@ -19,6 +19,7 @@ mod backward;
 mod capabilities;
 mod causal;
 mod geometry;
+mod grid;
 mod params;
 mod plan;
 mod problem;
@@ -29,6 +30,7 @@ mod tunings;
 
 pub use capabilities::{AdapterClass, Capabilities, Dialect, SubgroupSizes};
 pub use geometry::{Geometry, MAX_TURNS, Strategy};
+pub use grid::{Dimension, Grid};
 pub use params::Params;
 pub use plan::{Chunk, Dispatch, Plan};
 pub use problem::{Affine, Layout, MAX_WIDTH, Modulation, Normalization, Operation, Problem, Role, ColumnSums, Variance};

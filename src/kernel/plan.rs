@@ -5,7 +5,7 @@ use super::causal::{TILE, most_rows as most_rows_of_scans};
 use super::backward::{Walks, condition_rows, most_rows, walks};
 use super::geometry::{check_capabilities, check_kernel, check_storage_buffers, kernels};
 use super::{
-    AdapterClass, BindingRole, Capabilities, Dialect, Entry, Geometry, Kernel, Operation, Params, Problem, Role, Strategy,
+    AdapterClass, BindingRole, Capabilities, Dialect, Entry, Geometry, Grid, Kernel, Operation, Params, Problem, Role, Strategy,
     Variance, ranking,
 };
 use crate::Error;
@@ -352,7 +352,15 @@ fn rows_per_chunk(problem: &Problem, capabilities: &Capabilities, kernels: &[Ker
 /// Rows of a chunk that is no longer than that and made of whole conditions and sequences, or lies within one of them: then of how many
 /// rows that is.
 fn whole_chunks(problem: &Problem, rows_per_chunk: u64) -> Result<(u64, u64), Error> {
-    let (condition, sequence) = (condition_rows(problem), problem.sequence_rows().unwrap_or(u64::MAX));
+    let sequence = problem.sequence_rows().unwrap_or(u64::MAX);
+    // One condition of all rows cannot be cut wrongly, and those of the same rows as the sequences only as these.
+    let counts = |rows: &u64| *rows < problem.rows() && *rows != sequence;
+    let condition = Some(condition_rows(problem)).filter(counts).unwrap_or(u64::MAX);
+    if rows_per_chunk < problem.rows() {
+        if let Some(grid) = problem.grid_of_rows() {
+            return grid_chunks(problem, grid, rows_per_chunk);
+        }
+    }
     if rows_per_chunk >= problem.rows() || condition.min(sequence) == u64::MAX {
         return Ok((rows_per_chunk, u64::MAX));
     }
@@ -379,8 +387,23 @@ fn whole_chunks(problem: &Problem, rows_per_chunk: u64) -> Result<(u64, u64), Er
     }
     let step = if sequence == outer && inner == 1 { TILE.min(rows_per_chunk) } else { inner };
     match rows_per_chunk - rows_per_chunk % step {
-        0 => refuse(format!("conditions of {inner} rows, of which the device binds {rows_per_chunk} at once")),
+        0 => refuse(format!("{inner} rows that belong together, of which the device binds {rows_per_chunk} at once")),
         rows => Ok((rows, outer)),
+    }
+}
+
+/// As [`whole_chunks`], where rows lie in a grid: a chunk is made of whole places of the outermost dimension.
+fn grid_chunks(problem: &Problem, grid: &Grid, rows_per_chunk: u64) -> Result<(u64, u64), Error> {
+    let conditions = if problem.has_conditions() { problem.condition_rows() } else { 1 };
+    let block = grid.block_rows().filter(|rows| rows.is_multiple_of(conditions) || conditions.is_multiple_of(*rows));
+    match block.map(|rows| rows.max(conditions)).filter(|rows| *rows <= rows_per_chunk) {
+        Some(rows) => Ok((rows_per_chunk - rows_per_chunk % rows, u64::MAX)),
+        None => Err(Error::Geometry {
+            reason: format!(
+                "{} rows that do not lie one after another, of which the device binds {rows_per_chunk} at once",
+                problem.rows()
+            ),
+        }),
     }
 }
 
@@ -536,7 +559,7 @@ fn params(
     .with_rows(count);
     for (role, bytes) in tensors.iter().filter(|(role, _)| kernel.slot(*role).is_some()) {
         let element = problem.layout(*role).copied().unwrap_or_default().storage.bytes();
-        let unit = if role.is_statistic() || *role == Role::State { element } else { element * u64::from(kernel.unit.elements()) };
+        let unit = element * u64::from(kernel.elements_of_access(*role));
         let base = ((first_row(problem, *role, rows).0 - bytes.start) / unit) as u32;
         // A chunk of one row has no use for the stride, however long it is.
         let has_next = tensor_rows(problem, *role, rows) > 1;

@@ -1,5 +1,6 @@
 use std::fmt;
 
+use super::Grid;
 use crate::Error;
 use crate::tensor::StorageType;
 
@@ -278,6 +279,11 @@ impl Role {
         )
     }
 
+    /// Whether it is rows × width.
+    pub const fn is_of_rows(self) -> bool {
+        !self.is_parameter() && !self.is_condition() && !self.is_statistic() && !matches!(self, Self::State)
+    }
+
     /// Whether it is a gradient that is added up over rows.
     pub const fn is_sum(self) -> bool {
         matches!(
@@ -358,6 +364,7 @@ pub struct Problem {
     modulation: Modulation,
     rows_per_condition: u64,
     sequence_rows: Option<u64>,
+    grid: Option<Grid>,
     accumulate: bool,
     layouts: [Option<Layout>; Role::ALL.len()],
 }
@@ -386,6 +393,7 @@ impl Problem {
             modulation: Modulation::default(),
             rows_per_condition: 1,
             sequence_rows: None,
+            grid: None,
             accumulate: false,
             layouts,
         };
@@ -546,6 +554,22 @@ impl Problem {
         problem.without_contradiction()
     }
 
+    /// With rows and elements that lie otherwise than one after another.
+    ///
+    /// # Errors
+    /// [`Error::Grid`] if the grid has other numbers of rows or elements, if a tensor has a row stride, if the normalization is causal, or
+    /// if places share parameters whose gradients are asked for.
+    pub fn grid(self, grid: Grid) -> Result<Self, Error> {
+        let product = |dimensions: &[super::Dimension]| {
+            dimensions.iter().try_fold(1_u64, |product, dimension| product.checked_mul(dimension.size.into()))
+        };
+        let (rows, elements) = (product(grid.rows()), product(grid.elements()));
+        if rows.is_none_or(|rows| rows != self.rows) && self.rows > 0 || elements != Some(self.width.into()) {
+            return Err(Error::Grid { what: "a grid of other rows or elements" });
+        }
+        Self { grid: Some(grid), ..self }.without_contradiction()
+    }
+
     /// Whether the weight is stored as its difference from 1: y = x̂ · (1 + weight).
     #[must_use]
     pub fn zero_centred_weight(self, zero_centred_weight: bool) -> Self {
@@ -605,6 +629,19 @@ impl Problem {
     }
 
     fn without_contradiction(self) -> Result<Self, Error> {
+        if let Some(grid) = &self.grid {
+            let has_stride = |(role, layout): (Role, &Layout)| layout.row_stride.is_some() && role.is_of_rows();
+            let mut sums = self.tensors().filter(|(role, _)| role.is_sum());
+            if self.tensors().any(has_stride) {
+                return Err(Error::Grid { what: "a row stride" });
+            }
+            if self.sequence_rows.is_some() {
+                return Err(Error::Grid { what: "causal normalization" });
+            }
+            if !grid.has_parameters_by_element() && sums.next().is_some() {
+                return Err(Error::Grid { what: "the gradient of a parameter that places share" });
+            }
+        }
         let statistic = [Role::Mean, Role::Rstd].into_iter().find(|role| self.layout(*role).is_some());
         if let (Some(_), Operation::Backward, Some(what)) = (self.sequence_rows, self.operation, statistic) {
             return Err(Error::Causal { what: what.name() });
@@ -678,6 +715,11 @@ impl Problem {
     /// Rows of a sequence, where the normalization is causal.
     pub fn sequence_rows(&self) -> Option<u64> {
         self.sequence_rows
+    }
+
+    /// How rows and elements lie, where they do not one after another.
+    pub fn grid_of_rows(&self) -> Option<&Grid> {
+        self.grid.as_ref()
     }
 
     /// The kind of variance.
@@ -837,6 +879,9 @@ impl fmt::Display for Problem {
             if self.zero_centred_weight { " about 1" } else { "" },
             self.eps
         )?;
+        if let Some(grid) = &self.grid {
+            write!(f, ", {grid}")?;
+        }
         if let Some(rows) = self.sequence_rows {
             write!(f, ", causal in sequences of {rows} rows")?;
         }

@@ -1,6 +1,6 @@
 use std::fmt::{self, Write as _};
 
-use super::{Dialect, Modulation, Normalization, Operation, Role, ColumnSums};
+use super::{ColumnSums, Dialect, Dimension, Grid, Modulation, Normalization, Operation, Role};
 use crate::tensor::StorageType;
 
 /// Name of the entry point of every kernel.
@@ -286,6 +286,10 @@ pub struct Kernel {
     pub causal: bool,
     /// Whether sequences have several tiles, or a state.
     pub carries: bool,
+    /// How rows and elements lie, where they do not one after another.
+    pub grid: Option<Grid>,
+    /// Whether neighbouring invocations have neighbouring rows rather than neighbouring elements.
+    pub rows_first: bool,
     /// What is added up over rows; nothing outside the backward pass.
     pub column_sums: ColumnSums,
     /// The tensors, by role.
@@ -501,6 +505,9 @@ impl Kernel {
         if self.causal {
             task.push_str(", causal");
         }
+        if let Some(grid) = &self.grid {
+            write!(task, ", {grid}").expect("a String takes any text");
+        }
         for (role, slot) in self.tensors() {
             write!(task, ", {role} {}", slot.storage).expect("a String takes any text");
             match slot.place {
@@ -575,6 +582,43 @@ impl Kernel {
         }
     }
 
+    /// Sets what the WGSL does not depend on to its default, so that kernels that are the same are compiled once.
+    pub(super) fn forget_what_does_not_matter(&mut self) {
+        let modulated: &[Role] = match self.entry {
+            Entry::Row | Entry::Merge | Entry::CausalNormalize => &[Role::Scale, Role::Shift],
+            Entry::Gradient | Entry::GradientSums | Entry::GradientColumns | Entry::GradientParameters => {
+                &[Role::Scale]
+            }
+            Entry::GradientConditions => &[Role::ScaleGradient],
+            _ => &[],
+        };
+        if modulated.iter().all(|role| self.slot(*role).is_none()) {
+            self.modulation = Modulation::default();
+        }
+        if matches!(
+            self.entry,
+            Entry::CausalTiles | Entry::CausalCarries | Entry::CausalRows | Entry::CausalGradientCarries
+        ) {
+            self.normalization = Normalization::default();
+        }
+        self.causal &= self.entry == Entry::GradientSums;
+        if self.slots.iter().flatten().count() == 0 || self.entry.scans() {
+            self.grid = None;
+        }
+        self.grid = self.grid.map(Grid::without_outermost_size);
+    }
+
+    /// Elements of one access of a tensor.
+    pub(super) fn elements_of_access(&self, role: Role) -> u32 {
+        let is_shared = self.shares_parameters() && (role.is_parameter() || role.is_condition());
+        if role.is_statistic() || role == Role::State || is_shared { 1 } else { self.unit.elements() }
+    }
+
+    /// Whether neighbouring elements of a row share their parameters.
+    fn shares_parameters(&self) -> bool {
+        self.grid.as_ref().is_some_and(Grid::has_shared_parameters)
+    }
+
     /// Whether a condition changes what x̂ is multiplied by, or what is added to it.
     fn is_modulated(&self) -> bool {
         self.slot(Role::Scale).or(self.slot(Role::Shift)).or(self.slot(Role::ScaleGradient)).is_some()
@@ -622,6 +666,9 @@ impl Kernel {
         for role in [Role::Weight, Role::Bias, Role::Scale, Role::Shift] {
             self.write_factor(wgsl, role)?;
         }
+        if let Some(grid) = &self.grid {
+            self.write_offsets(wgsl, grid)?;
+        }
         let absent = |role: &&Role| self.slot(**role).is_none();
         let nothing: &[Role] = match self.entry {
             Entry::Row | Entry::Merge | Entry::CausalNormalize => &[Role::Sum, Role::Mean, Role::Rstd],
@@ -647,13 +694,41 @@ impl Kernel {
 
     /// What weight, bias, scale or shift is where something is made of several of them: what they count as where they are absent.
     fn write_factor(&self, wgsl: &mut String, role: Role) -> std::fmt::Result {
-        let row = if role.is_condition() { "condition" } else { "0u" };
-        let arguments = if role.is_condition() { "condition: u32, position: u32" } else { "position: u32" };
+        let condition = if role.is_condition() { "condition, " } else { "" };
+        let arguments = if role.is_condition() { "condition: u32, row: u32" } else { "row: u32" };
         let value = match self.slot(role) {
-            Some(_) => format!("{role}_unit({role}_load({row}, position))"),
+            Some(_) => format!("{role}_unit({role}_load({condition}row, position))"),
             None => format!("unit_of({:?})", if role == Role::Weight { 1.0 } else { 0.0 }),
         };
-        writeln!(wgsl, "\nfn {role}_at({arguments}) -> Unit {{\n    return {value};\n}}")
+        writeln!(wgsl, "\nfn {role}_at({arguments}, position: u32) -> Unit {{\n    return {value};\n}}")
+    }
+
+    /// Where rows, elements and parameters lie: units from the first one, parameters that elements share one by one.
+    fn write_offsets(&self, wgsl: &mut String, grid: &Grid) -> std::fmt::Result {
+        let unit = self.unit.elements();
+        let mut write = |name: &str, counted: &str, dimensions: &[Dimension], stride: &dyn Fn(&Dimension) -> u32| {
+            writeln!(wgsl, "\nfn {name}({counted}: u32) -> u32 {{\n    var rest = {counted};\n    var offset = 0u;")?;
+            for (i, dimension) in dimensions.iter().enumerate().rev() {
+                let of_elements = counted == "position" && i == dimensions.len() - 1;
+                let size = if of_elements { dimension.size / unit } else { dimension.size };
+                let stride = stride(dimension);
+                if i == 0 {
+                    writeln!(wgsl, "    offset += rest * {stride}u;")?;
+                } else {
+                    writeln!(wgsl, "    offset += rest % {size}u * {stride}u;\n    rest /= {size}u;")?;
+                }
+            }
+            writeln!(wgsl, "    return offset;\n}}")
+        };
+        let in_units = |stride: u32| if stride == 1 { 1 } else { stride / unit };
+        let of_parameter = |dimension: &Dimension| match self.shares_parameters() {
+            true => dimension.parameter_stride,
+            false => in_units(dimension.parameter_stride),
+        };
+        write("row_offset", "row", grid.rows(), &|dimension| dimension.stride / unit)?;
+        write("element_offset", "position", grid.elements(), &|dimension| in_units(dimension.stride))?;
+        write("parameter_of_row", "row", grid.rows(), &of_parameter)?;
+        write("parameter_of_element", "position", grid.elements(), &of_parameter)
     }
 
     /// The sums over rows: a unit of f32 at a time.
@@ -674,8 +749,11 @@ impl Kernel {
     /// What lies in memory, in WGSL.
     fn element(&self, role: Role) -> &'static str {
         let Some(slot) = self.slot(role) else { return "Quad" };
+        let is_shared = self.shares_parameters() && self.elements_of_access(role) == 1;
         match (slot.storage, self.unit) {
             _ if role.is_statistic() => "f32",
+            (StorageType::F32, _) if is_shared => "f32",
+            _ if is_shared => "u32",
             (StorageType::F32, _) => "Quad",
             (_, Unit::Octet) => "vec4<u32>",
             (_, Unit::Vector) => "vec2<u32>",
@@ -704,18 +782,48 @@ impl Kernel {
     }
 
     /// The index of a unit.
-    fn index(role: Role) -> String {
-        if role.is_parameter() {
-            format!("params.{role}_base + position")
-        } else if role.is_statistic() {
-            format!("params.{role}_base + row * params.{role}_stride")
-        } else {
-            format!("params.{role}_base + row * params.{role}_stride + position")
+    fn index(&self, role: Role) -> String {
+        let parameter = match self.grid {
+            None => "position",
+            Some(_) if role.is_sum() => "parameter_of_element(position)",
+            Some(_) => "parameter_of_row(row) + parameter_of_element(position)",
+        };
+        let base = format!("params.{role}_base");
+        match self.grid {
+            _ if role.is_parameter() => format!("{base} + {parameter}"),
+            _ if role.is_statistic() => format!("{base} + row * params.{role}_stride"),
+            _ if role.is_sum() => format!("{base} + row * params.{role}_stride + {parameter}"),
+            _ if role.is_condition() => format!("{base} + condition * params.{role}_stride + {parameter}"),
+            Some(_) => format!("{base} + row_offset(row) + element_offset(position)"),
+            None => format!("{base} + row * params.{role}_stride + position"),
         }
     }
 
+    /// What says where a unit lies.
+    fn place_arguments(role: Role) -> &'static str {
+        if role.is_condition() && !role.is_sum() { "condition: u32, row: u32" } else { "row: u32" }
+    }
+
+    /// Of a parameter that neighbouring elements share: one element, in all places of a unit.
+    fn write_shared_getter(&self, wgsl: &mut String, role: Role, storage: StorageType) -> std::fmt::Result {
+        let (index, arguments) = (self.index(role), Self::place_arguments(role));
+        let value = match storage {
+            StorageType::F32 => format!("{role}[index]"),
+            _ => {
+                format!("quad_first(decode_{storage}(QuadBits(({role}[index / 2u] >> (index % 2u * 16u)) & 0xffffu)))")
+            }
+        };
+        let centre = if role == Role::Weight && self.zero_centred_weight { "1.0 + " } else { "" };
+        writeln!(wgsl, "fn {role}_load({arguments}, position: u32) -> f32 {{")?;
+        writeln!(wgsl, "    let index = {index};\n    return {centre}{value};\n}}\n")?;
+        writeln!(wgsl, "fn {role}_unit(value: f32) -> Unit {{\n    return unit_of(value);\n}}")
+    }
+
     fn write_getter(&self, wgsl: &mut String, role: Role, slot: Slot) -> std::fmt::Result {
-        let (index, storage) = (Self::index(role), slot.storage);
+        let (index, storage) = (self.index(role), slot.storage);
+        if self.shares_parameters() && (role.is_parameter() || role.is_condition()) {
+            return self.write_shared_getter(wgsl, role, storage);
+        }
         if role.is_statistic() {
             return writeln!(wgsl, "fn {role}_get(row: u32) -> f32 {{\n    return {role}[{index}];\n}}");
         }
@@ -756,13 +864,13 @@ impl Kernel {
             writeln!(wgsl, "alias {alias} = {raw};\n")?;
         }
         let name = alias.unwrap_or(raw);
-        writeln!(wgsl, "fn {role}_load(row: u32, position: u32) -> {name} {{")?;
+        writeln!(wgsl, "fn {role}_load({}, position: u32) -> {name} {{", Self::place_arguments(role))?;
         writeln!(wgsl, "    let index = {index};\n    return {loaded};\n}}\n")?;
         writeln!(wgsl, "fn {role}_unit(raw: {name}) -> Unit {{\n    return {unit};\n}}")
     }
 
     fn write_setter(&self, wgsl: &mut String, role: Role, slot: Slot) -> std::fmt::Result {
-        let (index, storage) = (Self::index(role), slot.storage);
+        let (index, storage) = (self.index(role), slot.storage);
         let target = if let Place::InPlaceOf(other) = slot.place { other } else { role };
         let value = if role.is_statistic() { "value: f32" } else { "position: u32, value: Unit" };
         if storage.bytes() == 2 && !self.unit.is_vector() {
@@ -807,7 +915,7 @@ impl Kernel {
             writeln!(wgsl, ") {{")?;
             if let Some(Slot { storage, place }) = self.slot(role) {
                 let target = if let Place::InPlaceOf(other) = place { other } else { role };
-                writeln!(wgsl, "    let index = {};", Self::index(role))?;
+                writeln!(wgsl, "    let index = {};", self.index(role))?;
                 if is_small(&role) {
                     let (first, second) = (self.packed(storage, "first"), self.packed(storage, "second"));
                     writeln!(wgsl, "    let low = {first};\n    let high = {second};")?;
@@ -857,6 +965,10 @@ impl Kernel {
             include_str!("../../shaders/numbers.wgsl"),
             include_str!("../../shaders/sums.wgsl"),
             include_str!("../../shaders/place.wgsl"),
+            match self.rows_first {
+                false => include_str!("../../shaders/place/elements_first.wgsl"),
+                true => include_str!("../../shaders/place/rows_first.wgsl"),
+            },
         ]);
         if self.slot(Role::Input).is_some() {
             fragments.extend(self.span_fragments());

@@ -1,6 +1,6 @@
 //! Plans run by bare wgpu calls, with shaders of the caller's choice in place of their kernels'.
 
-use gpu_layer_norm::kernel::{BindingRole, ENTRY_POINT, Kernel, Plan, Role};
+use gpu_layer_norm::kernel::{Binding, BindingRole, ENTRY_POINT, Kernel, Plan, Role};
 use gpu_layer_norm::{GpuDevice, wgpu};
 
 use super::sample::{download, upload};
@@ -25,9 +25,17 @@ pub fn run(
     for dispatch in &chunk.dispatches {
         let kernel = &plan.kernels()[dispatch.kernel];
         let module = gpu.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source: shader(kernel) });
+        // Not what the shader uses: one that was altered may use less.
+        let entries: Vec<_> = kernel.bindings().iter().map(layout_entry).collect();
+        let layout = gpu.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
+        let pipeline_layout = gpu.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: None,
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
         let pipeline = gpu.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: None,
-            layout: None,
+            layout: Some(&pipeline_layout),
             module: &module,
             entry_point: Some(ENTRY_POINT),
             compilation_options: wgpu::PipelineCompilationOptions::default(),
@@ -50,7 +58,6 @@ pub fn run(
                 wgpu::BindGroupEntry { binding: binding.role.binding(), resource }
             })
             .collect();
-        let layout = pipeline.get_bind_group_layout(0);
         let bind_group =
             gpu.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries });
         let mut encoder = gpu.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -65,6 +72,19 @@ pub fn run(
     }
     for ((_, bytes), (_, buffer)) in tensors.iter_mut().zip(&buffers) {
         *bytes = download(device, buffer);
+    }
+}
+
+fn layout_entry(binding: &Binding) -> wgpu::BindGroupLayoutEntry {
+    let ty = match binding.role {
+        BindingRole::Params => wgpu::BufferBindingType::Uniform,
+        _ => wgpu::BufferBindingType::Storage { read_only: !binding.writable },
+    };
+    wgpu::BindGroupLayoutEntry {
+        binding: binding.role.binding(),
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+        count: None,
     }
 }
 

@@ -33,6 +33,44 @@ pub fn statistics<T: Copy + Into<f64>>(
     }
 }
 
+/// Mean and rstd of every row; in causal normalization, in sequences of so many rows, those of its sequence up to it.
+pub fn all_statistics<T: Copy + Into<f64>>(
+    normalization: Normalization,
+    source: &[T],
+    width: usize,
+    causal: Option<usize>,
+    eps: f64,
+    unbiased: bool,
+) -> Vec<RowStatistics> {
+    let Some(length) = causal else {
+        return source.chunks_exact(width).map(|row| statistics(normalization, row, eps, unbiased)).collect();
+    };
+    let mut all = Vec::with_capacity(source.len() / width);
+    for sequence in source.chunks(length * width) {
+        match normalization {
+            Normalization::LayerNorm => all.extend(reference::causal_statistics(sequence, width, eps, unbiased)),
+            Normalization::RmsNorm => {
+                let mut squares = 0.0;
+                for (t, row) in sequence.chunks_exact(width).enumerate() {
+                    squares += row.iter().map(|&x| -> f64 { x.into() }).map(|x| x * x).sum::<f64>();
+                    let sum = squares / ((t + 1) * width) as f64 + eps;
+                    all.push(RowStatistics { mean: 0.0, rstd: if sum == 0.0 { 0.0 } else { 1.0 / sum.sqrt() } });
+                }
+            }
+        }
+    }
+    all
+}
+
+/// x̂ of every row by its statistics.
+pub fn all_normalized<T: Copy + Into<f64>>(source: &[T], width: usize, statistics: &[RowStatistics]) -> Vec<f64> {
+    let of_row = |(row, of): (&[T], &RowStatistics)| {
+        let RowStatistics { mean, rstd } = *of;
+        row.iter().map(|&x| (x.into() - mean) * rstd).collect::<Vec<f64>>()
+    };
+    source.chunks_exact(width).zip(statistics).flat_map(of_row).collect()
+}
+
 /// How far a row's statistics and x̂ may move where its elements x are known only up to e.
 ///
 /// With δ the difference of the elements, |δ| ≤ e, and c = δ − mean(δ) (RMS normalization: c = δ), x̂ becomes (x̂ + rstd · c) / N. N is
@@ -68,6 +106,45 @@ impl Moves {
         Self { mean, rstd: rho / rest, normalized }
     }
 
+    /// Of every row, as [`new`](Self::new); in causal normalization n counts the elements of all rows of a sequence up to the row, and
+    /// Σc² counts as Σe², which is not less.
+    pub fn of_rows(
+        normalization: Normalization,
+        unbiased: bool,
+        width: usize,
+        causal: Option<usize>,
+        slack: &[f64],
+        normalized: &[f64],
+        statistics: &[RowStatistics],
+    ) -> Vec<Self> {
+        let rows = || slack.chunks_exact(width).zip(normalized.chunks_exact(width)).zip(statistics);
+        let Some(length) = causal else {
+            let of_row = |((slack, normalized), of): ((&[f64], &[f64]), &RowStatistics)| {
+                Self::new(normalization, unbiased, slack, normalized, of.rstd)
+            };
+            return rows().map(of_row).collect();
+        };
+        let (mut sum, mut squares) = (0.0, 0.0);
+        let of_row = |(row, ((slack, normalized), of)): (usize, ((&[f64], &[f64]), &RowStatistics))| {
+            let position = row % length;
+            if position == 0 {
+                (sum, squares) = (0.0, 0.0);
+            }
+            sum += slack.iter().sum::<f64>();
+            squares += slack.iter().map(|e| e * e).sum::<f64>();
+            let n = ((position + 1) * width) as f64;
+            let mean = match normalization {
+                Normalization::LayerNorm => sum / n,
+                Normalization::RmsNorm => 0.0,
+            };
+            let rho = of.rstd * (squares / (n - if unbiased { 1.0 } else { 0.0 })).sqrt();
+            let rest = (1.0 - rho).max(0.0);
+            let move_of = |(e, x): (&f64, &f64)| (of.rstd * (e + mean) + x.abs() * rho) / rest;
+            Self { mean, rstd: rho / rest, normalized: slack.iter().zip(normalized).map(move_of).collect() }
+        };
+        rows().enumerate().map(of_row).collect()
+    }
+
     /// Of a row whose elements are known.
     pub fn none(width: usize) -> Self {
         Self { mean: 0.0, rstd: 0.0, normalized: vec![0.0; width] }
@@ -80,6 +157,8 @@ pub struct Pass<'a, T> {
     pub eps: f64,
     pub unbiased: bool,
     pub width: usize,
+    /// Rows of a sequence, where the normalization is causal.
+    pub causal: Option<usize>,
     /// What is normalized.
     pub source: &'a [T],
     /// How far off each element of it may be in f32; `None` where it is exact.
@@ -94,6 +173,9 @@ impl<T: Copy + Into<f64>> Pass<'_, T> {
     fn exact(&self) -> ModulatedGradients {
         let &Self { normalization, eps, unbiased, width, source, output_gradient, weight, bias, .. } = self;
         let condition = &self.condition;
+        if let Some(length) = self.causal {
+            return self.exact_causal(length);
+        }
         match normalization {
             Normalization::LayerNorm => reference::modulated_layer_norm_backward(
                 source,
@@ -110,6 +192,53 @@ impl<T: Copy + Into<f64>> Pass<'_, T> {
             }
         }
     }
+
+    /// In causal normalization, sequence by sequence: by the input from g in place of the output gradient, and the sums over rows term by
+    /// term.
+    fn exact_causal(&self, length: usize) -> ModulatedGradients {
+        let &Self { normalization, eps, unbiased, width, source, output_gradient, .. } = self;
+        let Condition { modulation, rows_per_condition, scale, .. } = self.condition;
+        let at = |tensor: Option<&[T]>, i: usize, absent: f64| tensor.map_or(absent, |tensor| tensor[i].into());
+        let sums = (source.len() / width).div_ceil(rows_per_condition) * width;
+        let statistics = all_statistics(normalization, source, width, Some(length), eps, unbiased);
+        let normalized = all_normalized(source, width, &statistics);
+        let mut exact = ModulatedGradients {
+            input: Vec::with_capacity(source.len()),
+            weight: vec![0.0; width],
+            bias: vec![0.0; width],
+            scale: vec![0.0; sums],
+            shift: vec![0.0; sums],
+        };
+        let mut factored = Vec::with_capacity(source.len());
+        for (i, x) in normalized.into_iter().enumerate() {
+            let (row, column) = (i / width, i % width);
+            let of_condition = row / rows_per_condition * width + column;
+            let dy: f64 = output_gradient[i].into();
+            let (weight, bias) = (at(self.weight, column, 1.0), at(self.bias, column, 0.0));
+            let scale = at(scale, of_condition, 0.0);
+            let (factor, scaled, by_scale) = match modulation {
+                Modulation::Adaptive => (weight * (1.0 + scale), dy * (1.0 + scale), dy * (x * weight + bias)),
+                Modulation::Conditional => (weight + scale, dy, dy * x),
+            };
+            factored.push(dy * factor);
+            exact.weight[column] += scaled * x;
+            exact.bias[column] += scaled;
+            exact.scale[of_condition] += by_scale;
+            exact.shift[of_condition] += dy;
+        }
+        let values: Vec<f64> = source.iter().map(|&x| x.into()).collect();
+        for (x, g) in values.chunks(length * width).zip(factored.chunks(length * width)) {
+            let rows = x.len() / width;
+            let gradients = match normalization {
+                Normalization::LayerNorm => {
+                    reference::causal_layer_norm_backward(x, g, rows, width, None, eps, unbiased)
+                }
+                Normalization::RmsNorm => reference::causal_rms_norm_backward(x, g, rows, width, None, eps),
+            };
+            exact.input.extend(gradients.input);
+        }
+        exact
+    }
 }
 
 /// The exact gradients, and for each element how far off it may be, as `GpuLayerNorm::backward` promises; besides the rounding of
@@ -118,6 +247,10 @@ impl<T: Copy + Into<f64>> Pass<'_, T> {
 /// Where there is a scale, W, which x̂ is multiplied by, is rounded where weight and scale go together, so it counts as the sum of the
 /// magnitudes of what it is made of: |weight| · (1 + |scale|), or |weight| + |scale|. So do 1 + scale in the gradients of weight and bias,
 /// and x̂ · weight + bias in that of the scale. The gradients of a condition are sums over its own rows.
+///
+/// In causal normalization a row's gradient has terms of all later rows t of its sequence, and may be off by 2e-6 of each of them too: of
+/// rstd(t) · Σ|g(t)| / N(t) and of rstd(t)² · Σ|g(t)| · max(1, |x̂(t)|) / N(t) times |x − mean(t)|. The latter difference counts as that from
+/// the row's own mean and those from mean to mean up to t, which it is made of.
 pub struct Bounds {
     pub exact: ModulatedGradients,
     pub input: Vec<f64>,
@@ -151,6 +284,7 @@ impl Bounds {
             eps,
             unbiased,
             width,
+            causal: None,
             source: input,
             slack: None,
             output_gradient,
@@ -176,6 +310,12 @@ impl Bounds {
         let wide = error_bound(width) / 1e-6;
         let chain = chain_bound(width, rows);
         let divisor = if unbiased { width as f64 - 1.0 } else { width as f64 };
+        let statistics = all_statistics(normalization, source, width, pass.causal, eps, unbiased);
+        let all_normalized = all_normalized(source, width, &statistics);
+        let moves = slack.map(|slack| {
+            Moves::of_rows(normalization, unbiased, width, pass.causal, slack, &all_normalized, &statistics)
+        });
+        let mut magnitudes = Vec::with_capacity(source.len());
         let mut bounds = Self {
             exact,
             input: Vec::with_capacity(source.len()),
@@ -186,14 +326,14 @@ impl Bounds {
         };
         for row in 0..rows {
             let span = row * width..(row + 1) * width;
-            let (x, dy) = (&source[span.clone()], &output_gradient[span.clone()]);
+            let dy = &output_gradient[span.clone()];
             let condition = row / rows_per_condition;
             let first = condition * width;
             let rows_of_condition = rows_per_condition.min(rows - condition * rows_per_condition);
             let chain_of_condition = chain_bound(width, rows_of_condition);
-            let RowStatistics { mean, rstd } = statistics(normalization, x, eps, unbiased);
-            let normalized: Vec<f64> = x.iter().map(|&x| (x.into() - mean) * rstd).collect();
-            let moves = slack.map(|slack| Moves::new(normalization, unbiased, &slack[span.clone()], &normalized, rstd));
+            let rstd = statistics[row].rstd;
+            let normalized = &all_normalized[span.clone()];
+            let moves = moves.as_ref().map(|moves| &moves[row]);
 
             let g = |i: usize| {
                 let (weight, scale) = (at(weight, i, 1.0), at(scales, first + i, 0.0));
@@ -204,16 +344,17 @@ impl Bounds {
                 dy[i].into().abs() * w
             };
             let largest = (0..width).map(g).fold(0.0, f64::max);
+            magnitudes.extend((0..width).map(g));
             let exact = &bounds.exact.input[span];
             let bound = 2e-6 * wide * largest_of(exact).max(rstd * largest);
             // What is subnormal on the way may be 0, and slope · rstd, which x̂ is multiplied by, is on the way.
             let subnormal = |x: &f64| 4.0 * f64::from(f32::MIN_POSITIVE) * x.abs().max(1.0);
             bounds.input.extend(normalized.iter().map(|x| bound + subnormal(x)));
-            if let Some(moves) = &moves {
+            if let Some(moves) = moves.filter(|_| pass.causal.is_none()) {
                 // The slope Σ(g · x̂) / n at most, and what it may be off.
                 let mean_with =
                     |by: &[f64]| by.iter().enumerate().map(|(i, by)| g(i) * by.abs()).sum::<f64>() / divisor;
-                let (slope, slope_move) = (mean_with(&normalized), mean_with(&moves.normalized));
+                let (slope, slope_move) = (mean_with(normalized), mean_with(&moves.normalized));
                 for (i, exact) in exact.iter().enumerate() {
                     let (x, x_move) = (normalized[i].abs(), moves.normalized[i]);
                     let inner = x_move * (slope + slope_move) + x * slope_move;
@@ -227,7 +368,7 @@ impl Bounds {
                     Modulation::Adaptive => 1.0 + at(scales, first + i, 0.0),
                     Modulation::Conditional => 1.0,
                 };
-                let x_move = moves.as_ref().map_or(0.0, |moves| moves.normalized[i]);
+                let x_move = moves.map_or(0.0, |moves| moves.normalized[i]);
                 bounds.weight[i] += factor * dy * (chain * scale(x) + x_move);
                 bounds.bias[i] += factor * dy * chain;
                 let product = dy * (chain_of_condition * scale(x) + x_move);
@@ -243,7 +384,68 @@ impl Bounds {
                 bounds.shift[first + i] += dy * chain_of_condition;
             }
         }
+        if let Some(length) = pass.causal {
+            bounds.add_later_rows(pass, length, &statistics, &all_normalized, &magnitudes, moves.as_deref());
+        }
         bounds
+    }
+
+    /// What the terms of a row's own and later rows add to the bounds by the input; `magnitudes` are those of g.
+    fn add_later_rows<T: Copy + Into<f64>>(
+        &mut self,
+        pass: &Pass<T>,
+        length: usize,
+        statistics: &[RowStatistics],
+        normalized: &[f64],
+        magnitudes: &[f64],
+        moves: Option<&[Moves]>,
+    ) {
+        let &Pass { normalization, unbiased, width, source, slack, .. } = pass;
+        let relative = 2e-6 * error_bound(width) / 1e-6;
+        let rows = source.len() / width;
+        for first in (0..rows).step_by(length) {
+            let last = rows.min(first + length);
+            let most_slack = slack.map_or(0.0, |slack| largest_of(&slack[first * width..last * width]));
+            // Sums over the rows from this one on: of the means' terms, of the factors of x − mean, and of these times the means' distance
+            // from this row's. And by how much they may move.
+            let (mut means, mut factors, mut apart) = (0.0, 0.0, 0.0);
+            let (mut mean_moves, mut factor_moves, mut apart_moves) = (0.0, 0.0, 0.0);
+            let mut next_mean = None;
+            for row in (first..last).rev() {
+                let RowStatistics { mean, rstd } = statistics[row];
+                let span = row * width..(row + 1) * width;
+                let (x, g) = (&normalized[span.clone()], &magnitudes[span.clone()]);
+                let n = ((row - first + 1) * width) as f64;
+                let divisor = n - if unbiased { 1.0 } else { 0.0 };
+                let distance = (mean - next_mean.unwrap_or(mean)).abs();
+                next_mean = Some(mean);
+                apart += distance * factors;
+                apart_moves += distance * factor_moves;
+                let term = match normalization {
+                    Normalization::LayerNorm => rstd * g.iter().sum::<f64>() / n,
+                    Normalization::RmsNorm => 0.0,
+                };
+                let sum_with = |by: &dyn Fn(usize) -> f64| g.iter().enumerate().map(|(i, g)| g * by(i)).sum::<f64>();
+                means += term;
+                factors += rstd * rstd * sum_with(&|i| x[i].abs().max(1.0)) / divisor;
+                let moved = moves.map(|moves| &moves[row]);
+                if let Some(moved) = moved {
+                    let products = sum_with(&|i| 2.0 * moved.rstd * x[i].abs() + moved.normalized[i]);
+                    mean_moves += moved.rstd * term;
+                    factor_moves += rstd * rstd * products / divisor;
+                }
+                for (i, &value) in source[span].iter().enumerate() {
+                    let away = (value.into() - mean).abs();
+                    let mut more = relative * (means + factors * away + apart);
+                    if let Some(moved) = moved {
+                        // To first order, and a tenth.
+                        let own = moved.rstd * rstd * g[i] + mean_moves + factor_moves * away + apart_moves;
+                        more += 1.1 * (own + 2.0 * factors * most_slack);
+                    }
+                    self.input[row * width + i] += more;
+                }
+            }
+        }
     }
 }
 

@@ -51,27 +51,33 @@ pub enum Operation {
     /// Layer normalization without weight or bias, with scale and shift of each 256 rows, of residual + gate · input; the sum is written
     /// too.
     Modulated,
+    /// Causal layer normalization with weight and bias, of sequences of 1000 rows; mean and rstd are written too.
+    Causal,
     /// The backward pass of layer normalization with weight and bias, and their gradients, with given statistics.
     Backward,
     /// The backward pass of RMS normalization with weight, and its gradient, with given statistics.
     RmsBackward,
     /// The backward pass of layer normalization with scale and shift of each 256 rows, and their gradients, with given statistics.
     ModulatedBackward,
+    /// The backward pass of causal layer normalization with weight and bias, and their gradients.
+    CausalBackward,
 }
 
 impl Operation {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Plain,
         Self::Residual,
         Self::Rms,
         Self::Modulated,
+        Self::Causal,
         Self::Backward,
         Self::RmsBackward,
         Self::ModulatedBackward,
+        Self::CausalBackward,
     ];
 
     pub fn is_backward(self) -> bool {
-        matches!(self, Self::Backward | Self::RmsBackward | Self::ModulatedBackward)
+        matches!(self, Self::Backward | Self::RmsBackward | Self::ModulatedBackward | Self::CausalBackward)
     }
 
     /// The problem whose tensors are stored as `storage`; statistics and the gradients of parameters are f32.
@@ -80,6 +86,7 @@ impl Operation {
         let whole = problem.affine(Affine::WeightAndBias);
         let rms = problem.affine(Affine::Weight).normalization(Normalization::RmsNorm)?;
         let modulated = problem.rows_per_condition(256)?;
+        let causal = whole.causal(1000)?;
         let (problem, stored, single): (_, &[Role], &[Role]) = match self {
             Self::Plain => (whole, &[Role::Output, Role::Bias], &[]),
             Self::Residual => (whole, &[Role::Output, Role::Bias, Role::Residual, Role::Sum], &[]),
@@ -87,6 +94,12 @@ impl Operation {
             Self::Modulated => {
                 (modulated, &[Role::Output, Role::Scale, Role::Shift, Role::Residual, Role::Gate, Role::Sum], &[])
             }
+            Self::Causal => (causal, &[Role::Output, Role::Bias], &[Role::Mean, Role::Rstd]),
+            Self::CausalBackward => (
+                causal.backward(),
+                &[Role::OutputGradient, Role::InputGradient],
+                &[Role::WeightGradient, Role::BiasGradient],
+            ),
             Self::Backward => (
                 whole.backward(),
                 &[Role::OutputGradient, Role::InputGradient],
@@ -118,6 +131,8 @@ impl fmt::Display for Operation {
             Self::RmsBackward => "rms_backward",
             Self::Modulated => "modulated",
             Self::ModulatedBackward => "modulated_backward",
+            Self::Causal => "causal",
+            Self::CausalBackward => "causal_backward",
         })
     }
 }

@@ -61,6 +61,8 @@ pub struct Sample {
     pub eps: f32,
     pub modulation: Modulation,
     pub rows_per_condition: usize,
+    /// Rows of a sequence, where the normalization is causal. Mean and rstd then count for nothing in a backward problem.
+    pub causal: Option<usize>,
     pub strategy: Option<Strategy>,
     pub input: Spot,
     pub residual: Option<Spot>,
@@ -96,6 +98,7 @@ impl Default for Sample {
             eps: 1e-5,
             modulation: Modulation::Adaptive,
             rows_per_condition: 1,
+            causal: None,
             strategy: None,
             input: Spot::default(),
             residual: None,
@@ -207,7 +210,8 @@ impl Sample {
             Normalization::RmsNorm => LayerNormConfig::rms(self.width),
         };
         let config = config.affine(self.affine).zero_centred_weight(self.zero_centred_weight);
-        config.variance(self.variance).eps(self.eps).modulation(self.modulation).expect_nothing()
+        let config = config.variance(self.variance).eps(self.eps).modulation(self.modulation);
+        config.causal(self.causal.is_some()).expect_nothing()
     }
 
     /// The layer that it is run with.
@@ -266,7 +270,9 @@ impl Sample {
             placed.push(tensor);
         };
         put(Role::Input, self.input);
-        let optional = [(Role::Residual, self.residual), (Role::Mean, self.mean), (Role::Rstd, self.rstd)];
+        let is_given = self.causal.is_none() || self.backward.is_none();
+        let [mean, rstd] = [self.mean, self.rstd].map(|spot| spot.filter(|_| is_given));
+        let optional = [(Role::Residual, self.residual), (Role::Mean, mean), (Role::Rstd, rstd)];
         for (role, spot) in optional {
             if let Some(spot) = spot {
                 put(role, spot);
@@ -461,8 +467,8 @@ impl Sample {
         }
         if self.backward.is_some() {
             let source = self.source(placed, &before, self.rows);
-            for (row, values) in source.values.chunks(self.width).enumerate() {
-                let RowStatistics { mean, rstd } = self.statistics(values);
+            for (row, of) in self.statistics(&source.values).into_iter().enumerate() {
+                let RowStatistics { mean, rstd } = of;
                 for (role, value) in [(Role::Mean, mean), (Role::Rstd, rstd)] {
                     if let Some(tensor) = find(placed, role) {
                         tensor.set(&mut before[tensor.buffer], row, 0, value as f32);
@@ -515,6 +521,9 @@ impl Sample {
         if placed.iter().any(|tensor| tensor.role.is_condition()) {
             bindings = bindings.rows_per_condition(self.rows_per_condition as u64);
         }
+        if let Some(length) = self.causal {
+            bindings = bindings.sequence_length(length as u64);
+        }
         bindings
     }
 
@@ -549,8 +558,10 @@ impl Sample {
         Source { values, sums, slack }
     }
 
-    fn statistics(&self, row: &[f64]) -> RowStatistics {
-        gradients::statistics(self.normalization, row, f64::from(self.eps), self.is_unbiased())
+    /// Those of every row.
+    fn statistics(&self, source: &[f64]) -> Vec<RowStatistics> {
+        let (eps, unbiased) = (f64::from(self.eps), self.is_unbiased());
+        gradients::all_statistics(self.normalization, source, self.width, self.causal, eps, unbiased)
     }
 
     /// The values of the first rows of a tensor, if there is one.
@@ -598,6 +609,7 @@ impl Sample {
             eps: f64::from(self.eps),
             unbiased: self.is_unbiased(),
             width,
+            causal: self.causal,
             source: &source.values,
             slack: source.slack.as_deref(),
             output_gradient: &output_gradient,
@@ -692,7 +704,24 @@ impl Sample {
         };
         let (of_weight, of_bias) = (weight.as_deref(), bias.as_deref());
         let (eps, unbiased) = (f64::from(self.eps), self.is_unbiased());
+        let statistics = self.statistics(&source.values);
+        let normalized = gradients::all_normalized(&source.values, width, &statistics);
+        let at = |tensor: &Option<Vec<f64>>, i: usize, absent| tensor.as_ref().map_or(absent, |all| all[i]);
         let exact = match self.normalization {
+            // There is no reference for causal and modulated at once.
+            _ if self.causal.is_some() => {
+                let of = |(i, x): (usize, &f64)| {
+                    let column = i % width;
+                    let of_condition = i / width / self.rows_per_condition * width + column;
+                    let (weight, bias) = (at(&weight, column, 1.0), at(&bias, column, 0.0));
+                    let (scale, shift) = (at(&scales, of_condition, 0.0), at(&shifts, of_condition, 0.0));
+                    match self.modulation {
+                        Modulation::Adaptive => (x * weight + bias) * (1.0 + scale) + shift,
+                        Modulation::Conditional => x * (weight + scale) + (bias + shift),
+                    }
+                };
+                normalized.iter().enumerate().map(of).collect()
+            }
             Normalization::LayerNorm => {
                 reference::modulated_layer_norm(&source.values, width, of_weight, of_bias, &condition, eps, unbiased)
             }
@@ -701,16 +730,15 @@ impl Sample {
             }
         };
         let is_modulated = scales.is_some() || shifts.is_some();
+        let all_moves = source.slack.as_ref().map(|slack| {
+            Moves::of_rows(self.normalization, unbiased, width, self.causal, slack, &normalized, &statistics)
+        });
+        let no_moves = Moves::none(width);
 
         for row in 0..rows {
-            let span = row * width..(row + 1) * width;
-            let values = &source.values[span.clone()];
-            let RowStatistics { mean, rstd } = self.statistics(values);
-            let normalized: Vec<f64> = values.iter().map(|x| (x - mean) * rstd).collect();
-            let moves = match &source.slack {
-                Some(slack) => Moves::new(self.normalization, unbiased, &slack[span], &normalized, rstd),
-                None => Moves::none(width),
-            };
+            let RowStatistics { mean, rstd } = statistics[row];
+            let normalized = &normalized[row * width..(row + 1) * width];
+            let moves = all_moves.as_ref().map_or(&no_moves, |all| &all[row]);
             for (role, exact, allowed) in [
                 (Role::Mean, mean, mean.abs() * 1.2e-7 + 1e-6 / rstd + moves.mean),
                 (Role::Rstd, rstd, rstd * (rstd_bound(width) + moves.rstd)),
@@ -738,7 +766,6 @@ impl Sample {
                     tensor.set(&mut expected[tensor.buffer], row, column, found);
                 }
                 let of_condition = row / self.rows_per_condition * width + column;
-                let at = |tensor: &Option<Vec<f64>>, i: usize, absent| tensor.as_ref().map_or(absent, |all| all[i]);
                 let (weight, bias) = (at(&weight, column, 1.0), at(&bias, column, 0.0));
                 let (by, shift) = (at(&scales, of_condition, 0.0), at(&shifts, of_condition, 0.0));
                 // What x̂ is multiplied by, the magnitudes of what that is made of, and those of what is added.

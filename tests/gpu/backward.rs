@@ -424,7 +424,7 @@ pub fn wrong_kernels(_: &str, device: &GpuDevice) -> Outcome {
             case.compare(&case.bounds(), &run(case, &plan, &Kernel::wgsl)?, false)?;
         }
         for (what, case, from, to) in [
-            ("the mean of g kept", &case, "sums.x * params.mean_share, products", "0.0, products"),
+            ("the mean of g kept", &case, "-statistics.rstd * (sums.x * params.mean_share)", "0.0"),
             ("no slope", &case, "-row.slope * row.rstd", "-0.0"),
             ("the rounding of the mean kept", &case, "let offset = sums.z * params.mean_share;", "let offset = 0.0;"),
             (
@@ -440,8 +440,8 @@ pub fn wrong_kernels(_: &str, device: &GpuDevice) -> Outcome {
                 "return unit_add(output_gradient, ",
             ),
             ("rows that are not there count", &case, "select(0u, params.all_bits, span.owned)", "params.all_bits"),
-            ("a round too few", &case, "- group + params.groups - 1u) / params.groups", "- group) / params.groups"),
-            ("a walk that is passed over", &case, "group = min(first + lane, params.groups - 1u)", "group = 0u"),
+            ("a round too few", &case, "- first + params.walks - 1u) / params.walks", "- first) / params.walks"),
+            ("a walk that is passed over", &case, "first + min(begin + lane, count - 1u)", "first"),
             (
                 "the last element ignored",
                 &case,
