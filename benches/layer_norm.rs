@@ -6,7 +6,7 @@
 //! Adaptive and causal layer normalization are measured where they are asked for, each in turn with the operation that it extends, of
 //! the same shape. How many times as long as that it takes stands at the end of its line:
 //!
-//!     cargo bench --bench layer_norm -- --operations layer_norm,modulated,causal --widths 768 --storage f32
+//!     cargo bench --bench layer_norm -- --operations layer_norm,modulated,causal --rows 4096 --widths 768 --storage f32
 
 mod measure;
 

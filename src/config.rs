@@ -1,4 +1,4 @@
-use crate::kernel::{Affine, MAX_WIDTH, Modulation, Normalization, Problem, Strategy, Variance};
+use crate::kernel::{Affine, Dimension, Grid, MAX_WIDTH, Modulation, Normalization, Problem, Strategy, Variance};
 use crate::tensor::product;
 use crate::{Error, MAX_RANK, StorageType};
 
@@ -37,6 +37,25 @@ impl From<Vec<usize>> for NormalizedShape {
     }
 }
 
+/// Which axes of an input are normalized.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Axes {
+    /// The last ones.
+    Trailing,
+    /// These, counted from the end where they are negative.
+    Of(Vec<isize>),
+    /// Groups of channels, and all positions; of a sample whose first dimension has the channels.
+    Groups { groups: usize, sample_shape: Vec<usize> },
+}
+
+/// How an input is taken apart.
+pub(crate) struct View {
+    /// The dimensions over which its rows are counted.
+    pub(crate) leading: Vec<usize>,
+    /// How rows and elements lie, where they do not one after another.
+    pub(crate) grid: Option<Grid>,
+}
+
 /// What a layer computes. Checked when the layer is made.
 ///
 /// ```
@@ -59,6 +78,7 @@ pub struct LayerNormConfig {
     zero_centred_weight: bool,
     modulation: Modulation,
     causal: bool,
+    axes: Axes,
     parameter_storage: StorageType,
     output_storage: Option<StorageType>,
     strategy: Option<Strategy>,
@@ -77,6 +97,7 @@ impl LayerNormConfig {
             zero_centred_weight: false,
             modulation: Modulation::default(),
             causal: false,
+            axes: Axes::Trailing,
             parameter_storage: StorageType::default(),
             output_storage: None,
             strategy: None,
@@ -88,6 +109,57 @@ impl LayerNormConfig {
     /// bias may be had by [`affine`](Self::affine).
     pub fn rms(normalized_shape: impl Into<NormalizedShape>) -> Self {
         Self { normalization: Normalization::RmsNorm, affine: Affine::Weight, ..Self::new(normalized_shape) }
+    }
+
+    /// Group normalization (Wu and He, "Group Normalization", 2018) of samples of this shape, channels first, then positions: the channels
+    /// are cut into `groups`, and each group of each sample has a mean and a variance over its channels and all positions. Weight and
+    /// bias have one element for each channel. An input has the shape `[.., channels, positions ..]`.
+    ///
+    /// ```
+    /// use gpu_layer_norm::LayerNormConfig;
+    ///
+    /// // PyTorch's GroupNorm(32, 256) on images of 64 × 64.
+    /// let config = LayerNormConfig::group_norm(32, [256, 64, 64]);
+    /// assert_eq!(config.parameter_shape(), [256]);
+    /// assert_eq!(config.rows(&[8, 256, 64, 64])?, 8 * 32);
+    /// # Ok::<(), gpu_layer_norm::Error>(())
+    /// ```
+    pub fn group_norm(groups: usize, sample_shape: impl Into<NormalizedShape>) -> Self {
+        let sample_shape = sample_shape.into().0;
+        let mut normalized_shape = sample_shape.clone();
+        if let Some(channels) = normalized_shape.first_mut() {
+            *channels = channels.checked_div(groups).unwrap_or(0);
+        }
+        Self { axes: Axes::Groups { groups, sample_shape }, ..Self::new(normalized_shape) }
+    }
+
+    /// Instance normalization (Ulyanov, Vedaldi and Lempitsky, "Instance Normalization", 2016) of samples of this shape, channels first,
+    /// then positions: each channel of each sample has a mean and a variance over all positions. It is group normalization with a group
+    /// for each channel. Without weight and bias, as in PyTorch; [`affine`](Self::affine) adds them, one element for each channel.
+    pub fn instance_norm(sample_shape: impl Into<NormalizedShape>) -> Self {
+        let sample_shape = sample_shape.into();
+        let channels = sample_shape.0.first().copied().unwrap_or(0);
+        Self::group_norm(channels, sample_shape).affine(Affine::None)
+    }
+
+    /// Normalizes over these axes of an input in place of the last ones; negative ones count from the end. The sizes of the normalized
+    /// shape belong to them in this order, and so do the elements of weight and bias. The other axes say which row is which, the last one
+    /// counting fastest, and statistics have their shape.
+    ///
+    /// The input is read as it lies, without a transposed copy. Over no axes at all (`LayerNormConfig::new([]).axes([])`) every element is
+    /// a row of its own.
+    ///
+    /// ```
+    /// use gpu_layer_norm::LayerNormConfig;
+    ///
+    /// // Images, channels first: each pixel over its channels.
+    /// let config = LayerNormConfig::new(768).axes([1]);
+    /// assert_eq!(config.rows(&[8, 768, 32, 32])?, 8 * 32 * 32);
+    /// # Ok::<(), gpu_layer_norm::Error>(())
+    /// ```
+    #[must_use]
+    pub fn axes(self, axes: impl IntoIterator<Item = isize>) -> Self {
+        Self { axes: Axes::Of(axes.into_iter().collect()), ..self }
     }
 
     /// What is added to the variance: any finite number ≥ 0.
@@ -171,6 +243,20 @@ impl LayerNormConfig {
         self.normalized_shape.dimensions()
     }
 
+    /// The shape of weight and bias, and of a row of scale, shift and gate: the normalized shape, or `[channels]` for group and instance
+    /// normalization.
+    pub fn parameter_shape(&self) -> &[usize] {
+        match &self.axes {
+            Axes::Groups { sample_shape, .. } => &sample_shape[..sample_shape.len().min(1)],
+            _ => self.normalized_shape(),
+        }
+    }
+
+    /// Whether rows are simply some elements one after another, whatever the shape of the input is.
+    pub(crate) fn has_trailing_axes(&self) -> bool {
+        self.axes == Axes::Trailing
+    }
+
     /// The normalization.
     pub fn normalization_kind(&self) -> Normalization {
         self.normalization
@@ -233,7 +319,13 @@ impl LayerNormConfig {
     /// [`Error::RmsNorm`], [`Error::Size`].
     pub fn problem(&self, rows: u64) -> Result<Problem, Error> {
         let dimensions = self.normalized_shape.dimensions();
-        if dimensions.is_empty() || dimensions.contains(&0) {
+        if let Axes::Groups { groups, sample_shape } = &self.axes {
+            if *groups == 0 || sample_shape.first().is_none_or(|channels| !channels.is_multiple_of(*groups)) {
+                return Err(Error::Groups { groups: *groups, sample_shape: sample_shape.clone() });
+            }
+        }
+        let is_over_none = matches!(&self.axes, Axes::Of(axes) if axes.is_empty());
+        if dimensions.is_empty() && !is_over_none || dimensions.contains(&0) {
             return Err(Error::NormalizedShape { normalized_shape: dimensions.to_vec() });
         }
         if dimensions.len() > MAX_RANK {
@@ -260,15 +352,89 @@ impl LayerNormConfig {
     /// The number of rows that an input of this shape has.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] unless the shape ends with the normalized shape, [`Error::Size`] if the number does not
-    /// fit 64 bits.
+    /// [`Error::ShapeMismatch`] unless the shape ends with the normalized shape (for group normalization that of a sample),
+    /// [`Error::Axes`] unless it has the axes to normalize, [`Error::Size`] if the number does not fit 64 bits.
     pub fn rows(&self, shape: &[usize]) -> Result<u64, Error> {
-        let Some(leading) = shape.strip_suffix(self.normalized_shape.dimensions()) else {
-            return Err(Error::ShapeMismatch {
-                normalized_shape: self.normalized_shape.dimensions().to_vec(),
-                shape: shape.to_vec(),
-            });
+        product(&self.view(shape)?.leading).ok_or_else(|| Error::Size { shape: shape.to_vec() })
+    }
+
+    /// How an input of this shape is taken apart.
+    pub(crate) fn view(&self, shape: &[usize]) -> Result<View, Error> {
+        let normalized_shape = self.normalized_shape.dimensions();
+        let mismatch = |expected: &[usize]| Error::ShapeMismatch {
+            normalized_shape: expected.to_vec(),
+            shape: shape.to_vec(),
         };
-        product(leading).ok_or_else(|| Error::Size { shape: shape.to_vec() })
+        match &self.axes {
+            Axes::Trailing => {
+                let leading = shape.strip_suffix(normalized_shape).ok_or_else(|| mismatch(normalized_shape))?;
+                Ok(View { leading: leading.to_vec(), grid: None })
+            }
+            Axes::Groups { groups, sample_shape } => {
+                let samples = shape.strip_suffix(&sample_shape[..]).ok_or_else(|| mismatch(sample_shape))?;
+                let grid = self.grid_of_groups(*groups, samples, shape)?;
+                Ok(View { leading: [samples, &[*groups]].concat(), grid: Some(grid) })
+            }
+            Axes::Of(axes) => {
+                let refused = || Error::Axes {
+                    axes: axes.clone(),
+                    normalized_shape: normalized_shape.to_vec(),
+                    shape: shape.to_vec(),
+                };
+                // Where each is in the shape.
+                let place = |axis: &isize| match usize::try_from(*axis) {
+                    Ok(axis) => Some(axis).filter(|axis| *axis < shape.len()),
+                    Err(_) => shape.len().checked_sub(axis.unsigned_abs()),
+                };
+                let places: Vec<usize> = axes.iter().map(place).collect::<Option<_>>().ok_or_else(refused)?;
+                let is_new = |(i, place): (usize, &usize)| !places[..i].contains(place);
+                let sizes: Vec<usize> = places.iter().map(|&place| shape[place]).collect();
+                if sizes != normalized_shape || !places.iter().enumerate().all(is_new) {
+                    return Err(refused());
+                }
+                self.view_of_places(shape, &places)
+            }
+        }
+    }
+
+    fn view_of_places(&self, shape: &[usize], places: &[usize]) -> Result<View, Error> {
+        let too_large = || Error::Size { shape: shape.to_vec() };
+        let fit = |count: Option<u64>| count.and_then(|count| u32::try_from(count).ok()).ok_or_else(too_large);
+        let (mut rows, mut elements, mut leading) = (Vec::new(), Vec::new(), Vec::new());
+        for (axis, &size) in shape.iter().enumerate() {
+            let parameter_stride = match places.iter().position(|place| *place == axis) {
+                Some(listed) => fit(product(&self.normalized_shape()[listed + 1..]))?,
+                None => 0,
+            };
+            let stride = fit(product(&shape[axis + 1..]))?;
+            let dimension = Dimension { size: fit(Some(size as u64))?, stride, parameter_stride };
+            if places.contains(&axis) {
+                elements.push(dimension);
+            } else {
+                rows.push(dimension);
+                leading.push(size);
+            }
+        }
+        // The last axes in their order, or none: rows are elements one after another.
+        let first = shape.len() - places.len();
+        let is_trailing = places.iter().copied().eq(first..shape.len());
+        let grid = if is_trailing || shape.contains(&0) { None } else { Some(Grid::new(&rows, &elements)?) };
+        Ok(View { leading, grid })
+    }
+
+    fn grid_of_groups(&self, groups: usize, samples: &[usize], shape: &[usize]) -> Result<Grid, Error> {
+        let too_large = || Error::Size { shape: shape.to_vec() };
+        let fit = |count: Option<u64>| count.and_then(|count| u32::try_from(count).ok()).ok_or_else(too_large);
+        let [channels, positions @ ..] = self.normalized_shape() else { return Err(too_large()) };
+        let (channels, positions) = (fit(Some(*channels as u64))?, fit(product(positions))?);
+        let width = fit(Some(u64::from(channels) * u64::from(positions)))?;
+        let groups = fit(Some(groups as u64))?;
+        let sample = fit(Some(u64::from(width) * u64::from(groups)))?;
+        let dimension = |size, stride, parameter_stride| Dimension { size, stride, parameter_stride };
+        let samples = fit(product(samples))?;
+        Grid::new(
+            &[dimension(samples, sample, 0), dimension(groups, width, channels)],
+            &[dimension(channels, positions, 1), dimension(positions, 1, 0)],
+        )
     }
 }

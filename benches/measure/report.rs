@@ -35,6 +35,7 @@ fn usage(operations: &[Operation], default: &[Operation]) -> String {
         "  --json FILE           writes the results here too
   --log2-elements N     tensors of 2^N elements; 28 on a GPU, 22 on a processor
   --widths A,B,…        only these widths, and no few-row shapes
+  --rows N              so many rows at every width, where such tensors are no larger, and no few-row shapes
   --storage A,B,…       of f32, f16, bf16
   --operations A,B,…    of {}{unless_all}
   --samples N           runs of each, of which the median counts; 15
@@ -49,6 +50,7 @@ pub struct Options {
     pub json: Option<String>,
     log2_elements: Option<u32>,
     widths: Option<Vec<usize>>,
+    rows: Option<usize>,
     pub storage: Vec<StorageType>,
     pub operations: Vec<Operation>,
     pub samples: usize,
@@ -74,6 +76,7 @@ impl Options {
             json: None,
             log2_elements: None,
             widths: None,
+            rows: None,
             storage: StorageType::ALL.to_vec(),
             operations: default.to_vec(),
             samples: 15,
@@ -87,6 +90,7 @@ impl Options {
                     let widths: Result<Vec<usize>, _> = list.split(',').map(str::parse).collect();
                     options.widths = Some(widths.map_err(|error| format!("--widths {list}: {error}"))?);
                 }
+                Long("rows") => options.rows = Some(parser.value()?.parse::<usize>()?.max(1)),
                 Long("storage") => options.storage = named(&parser.value()?.string()?, &StorageType::ALL)?,
                 Long("operations") => options.operations = named(&parser.value()?.string()?, operations)?,
                 Long("samples") => options.samples = parser.value()?.parse::<usize>()?.max(1),
@@ -109,14 +113,16 @@ impl Options {
         Pool::elements(device, 1 << log2.min(40))
     }
 
-    /// Rows and widths: tensors of so many elements, and, unless widths were asked for, few-row shapes.
+    /// Rows and widths: tensors of so many elements, or of as many rows as were asked for, and, unless widths or rows were asked for,
+    /// few-row shapes.
     pub fn shapes(&self, elements: usize, few_rows: bool) -> Vec<(usize, usize)> {
         let widths = self.widths.as_deref().unwrap_or(&WIDTHS);
-        let mut shapes: Vec<_> =
-            widths.iter().filter(|&&width| width <= elements).map(|&width| (elements / width, width)).collect();
-        if few_rows && self.widths.is_none() {
-            shapes.extend(FEW_ROWS.into_iter().filter(|(rows, width)| rows * width <= elements));
+        let rows = |width: usize| self.rows.unwrap_or(elements / width.max(1));
+        let mut shapes: Vec<_> = widths.iter().map(|&width| (rows(width), width)).collect();
+        if few_rows && self.widths.is_none() && self.rows.is_none() {
+            shapes.extend(FEW_ROWS);
         }
+        shapes.retain(|(rows, width)| *rows > 0 && rows.checked_mul(*width).is_some_and(|it| it <= elements));
         shapes
     }
 

@@ -113,6 +113,14 @@ impl Grid {
             && self.elements().iter().all(|dimension| dimension.parameter_stride > 0 || dimension.size == 1)
     }
 
+    /// Elements of a parameter.
+    pub(super) fn parameters(&self) -> u64 {
+        let last = |dimension: &Dimension| {
+            u64::from(dimension.size).saturating_sub(1) * u64::from(dimension.parameter_stride)
+        };
+        self.rows().iter().chain(self.elements()).map(last).sum::<u64>() + 1
+    }
+
     /// Whether neighbouring elements of a row share their parameters.
     pub(super) fn has_shared_parameters(&self) -> bool {
         self.elements().last().is_some_and(|innermost| innermost.parameter_stride == 0)

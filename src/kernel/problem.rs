@@ -755,7 +755,9 @@ impl Problem {
         match role {
             _ if role.is_statistic() => 1,
             Role::State => STATE_WORDS,
-            _ => self.width.into(),
+            _ if role.is_of_rows() => self.width.into(),
+            // Of what has the shape of a parameter.
+            _ => self.grid.as_ref().map_or(self.width.into(), Grid::parameters),
         }
     }
 

@@ -39,6 +39,7 @@ pub struct Bindings {
     rows: Option<u64>,
     rows_per_condition: Option<u64>,
     sequence_length: Option<u64>,
+    input_shape: Option<Vec<usize>>,
     regions: [Option<Region>; Role::ALL.len()],
     row_count: Option<RowCount>,
 }
@@ -82,7 +83,7 @@ impl Bindings {
 
     fn empty(operation: Operation, rows: Option<u64>) -> Self {
         let regions = [const { None }; Role::ALL.len()];
-        Self { operation, accumulate: false, rows, rows_per_condition: None, sequence_length: None, regions, row_count: None }
+        Self { operation, accumulate: false, rows, rows_per_condition: None, sequence_length: None, input_shape: None, regions, row_count: None }
     }
 
     fn with(mut self, role: Role, region: impl Into<Region>) -> Self {
@@ -165,6 +166,14 @@ impl Bindings {
     #[must_use]
     pub fn rows_per_condition(self, rows: u64) -> Self {
         Self { rows_per_condition: Some(rows), ..self }
+    }
+
+    /// The shape of the input, where it is no whole tensor and its rows are not simply elements one after another: where a layer
+    /// normalizes [axes](LayerNormConfig::axes) that are not the last ones, or [groups](LayerNormConfig::group_norm) of channels. Its
+    /// elements must lie one after another, from the region's offset on.
+    #[must_use]
+    pub fn input_shape(self, shape: impl Into<Vec<usize>>) -> Self {
+        Self { input_shape: Some(shape.into()), ..self }
     }
 
     /// So many rows one after another are the positions of a sequence, for a layer that is [causal](LayerNormConfig::causal); the last
@@ -308,6 +317,16 @@ impl Bindings {
         }
     }
 
+    /// The shape of the input, as far as it is known.
+    fn shape(&self) -> Option<&[usize]> {
+        self.input_shape.as_deref().or_else(|| self.whole_input().map(GpuTensor::shape))
+    }
+
+    /// The dimensions over which rows are counted, as far as the shape of the input is known.
+    fn leading(&self, config: &LayerNormConfig) -> Option<Vec<usize>> {
+        Some(config.view(self.shape()?).ok()?.leading)
+    }
+
     /// The input, where all rows of it are meant.
     fn whole_input(&self) -> Option<&GpuTensor> {
         if self.rows.is_some() { None } else { self.region(Role::Input)?.tensor.as_ref() }
@@ -318,7 +337,19 @@ impl Bindings {
         if let Some(input) = self.whole_input() {
             self.check_shapes(config, input)?;
         }
-        let mut problem = config.problem(self.row_total(config)?)?;
+        let rows = self.row_total(config)?;
+        let mut problem = config.problem(rows)?;
+        if let Some(shape) = self.shape() {
+            let found = config.rows(shape)?;
+            if found != rows {
+                return Err(Error::RowCount { rows, max: found });
+            }
+            if let Some(grid) = config.view(shape)?.grid {
+                problem = problem.grid(grid)?;
+            }
+        } else if !config.has_trailing_axes() {
+            return Err(Error::Needs { what: "choice of axes or groups", needs: "shape of the input" });
+        }
         if let Some(rows) = self.rows_per_condition.or(self.condition_rows(config)) {
             problem = problem.rows_per_condition(rows)?;
         }
@@ -348,8 +379,7 @@ impl Bindings {
 
     /// That the tensors of an operation on whole tensors have the shapes they should.
     fn check_shapes(&self, config: &LayerNormConfig, input: &GpuTensor) -> Result<(), Error> {
-        config.rows(input.shape())?;
-        let leading = &input.shape()[..input.shape().len() - config.normalized_shape().len()];
+        let leading = &config.view(input.shape())?.leading[..];
         for role in Role::ALL {
             // A part of a tensor may be anything.
             let whole = self.region(role).filter(|region| region.is_whole());
@@ -357,7 +387,7 @@ impl Bindings {
                 continue;
             };
             let expected = match role {
-                _ if role.is_parameter() => config.normalized_shape(),
+                _ if role.is_parameter() => config.parameter_shape(),
                 _ if role.is_statistic() => leading,
                 _ if role.is_condition() => {
                     self.check_condition(config, leading, role, tensor)?;
@@ -389,28 +419,27 @@ impl Bindings {
         let rows = leading.iter().map(|&dimension| dimension as u64).product::<u64>();
         let of_each = self.rows_per_condition.or(self.condition_rows(config)).unwrap_or(1).max(1);
         let conditions = rows.div_ceil(of_each);
-        let found = tensor.shape().strip_suffix(config.normalized_shape());
+        let found = tensor.shape().strip_suffix(config.parameter_shape());
         let found = found.map(|conditions| conditions.iter().map(|&dimension| dimension as u64).product::<u64>());
         if found == Some(conditions) {
             return Ok(());
         }
-        let expected = [&[conditions as usize], config.normalized_shape()].concat();
+        let expected = [&[conditions as usize], config.parameter_shape()].concat();
         Err(Error::Shape { what: role.name(), expected, actual: tensor.shape().to_vec() })
     }
 
     /// Positions of a sequence as the shape of a whole input has them.
     fn positions(&self, config: &LayerNormConfig) -> Option<u64> {
-        let leading = self.whole_input()?.shape().strip_suffix(config.normalized_shape())?;
-        Some((*leading.last()? as u64).max(1))
+        Some((*self.leading(config)?.last()? as u64).max(1))
     }
 
     /// Rows that share a condition as the shapes of whole tensors have it: a condition's tensor has the first dimensions of the input,
     /// and the normalized ones.
     fn condition_rows(&self, config: &LayerNormConfig) -> Option<u64> {
         let shape = |role| Some(self.region(role).filter(|region| region.is_whole())?.tensor.as_ref()?.shape());
-        let leading = self.whole_input()?.shape().strip_suffix(config.normalized_shape())?;
+        let leading = self.leading(config)?;
         let conditions = Role::ALL.into_iter().filter(|role| role.is_condition()).find_map(shape)?;
-        let conditions = conditions.strip_suffix(config.normalized_shape())?;
+        let conditions = conditions.strip_suffix(config.parameter_shape())?;
         let rest = leading.strip_prefix(conditions)?;
         Some(rest.iter().map(|&dimension| dimension as u64).product::<u64>().max(1))
     }

@@ -85,7 +85,8 @@ impl GpuLayerNorm {
         // As many as a buffer holds, and no more than fill the largest device.
         let most = device.capabilities().max_buffer_bytes / (u64::from(problem.width()) * 4);
         let (rows, storage) = config.expected_input().unwrap_or((most.clamp(1, 1 << 20), StorageType::F32));
-        if rows > 0 {
+        // What rows lie like otherwise, the shape of an input says.
+        if rows > 0 && config.has_trailing_axes() {
             let problem = config
                 .problem(rows)?
                 .tensor(Role::Input, storage)?
@@ -93,7 +94,7 @@ impl GpuLayerNorm {
             device.compile(plan(config, &problem, device)?.kernels())?;
         }
         let parameter =
-            |value: f32| GpuTensor::filled(device, config.normalized_shape(), config.parameter_storage_type(), value);
+            |value: f32| GpuTensor::filled(device, config.parameter_shape(), config.parameter_storage_type(), value);
         let affine = config.affine_kind();
         let one = if config.has_zero_centred_weight() { 0.0 } else { 1.0 };
         Ok(Self {
@@ -374,8 +375,7 @@ impl GpuLayerNorm {
 
     /// Tensors for the statistics of the rows of this input.
     pub(super) fn statistics_for(&self, device: &GpuDevice, input: &GpuTensor) -> Result<GpuStatistics, Error> {
-        self.config.rows(input.shape())?;
-        let leading = &input.shape()[..input.shape().len() - self.config.normalized_shape().len()];
+        let leading = &self.config.view(input.shape())?.leading[..];
         let has_mean = self.config.normalization_kind() == Normalization::LayerNorm;
         Ok(GpuStatistics {
             mean: has_mean.then(|| GpuTensor::zeros(device, leading)).transpose()?,
@@ -408,7 +408,7 @@ impl GpuLayerNorm {
         let Some(parameter) = parameter else {
             return Err(Error::NoParameter { name, affine: self.config.affine_kind() });
         };
-        let expected = self.config.normalized_shape();
+        let expected = self.config.parameter_shape();
         if value.shape() != expected {
             return Err(Error::Shape { what: name, expected: expected.to_vec(), actual: value.shape().to_vec() });
         }

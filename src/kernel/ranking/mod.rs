@@ -4,8 +4,10 @@ mod backward;
 mod cpu;
 mod gpu;
 
-use super::geometry::SEGMENT_STEP;
-use super::{AdapterClass, Capabilities, Geometry, Operation, Problem, Reduction, SubgroupSizes};
+use super::geometry::{SEGMENT_STEP, max_invocations};
+use super::{
+    Access, AdapterClass, Capabilities, Geometry, Operation, Problem, Reduction, SubgroupSizes,
+};
 
 /// How many workgroups of so many invocations fill a device, for kernels whose number of workgroups does not follow from that of the
 /// rows.
@@ -20,6 +22,39 @@ pub(super) fn fill(capabilities: &Capabilities, workgroup: u32) -> u64 {
 
 /// The geometries that may run a problem, best first. Not all of them can; `geometry::kernels` tells.
 pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry> {
+    let mut candidates = match problem.grid_of_rows() {
+        Some(grid) if grid.has_rows_side_by_side() => side_by_side(problem, capabilities),
+        _ => Vec::new(),
+    };
+    candidates.extend(of_whole_rows(problem, capabilities));
+    candidates
+}
+
+/// Neighbouring rows, not neighbouring elements, are neighbours in memory (`Grid::has_rows_side_by_side`): a workgroup has some rows, so
+/// that it reads what lies together, and on a GPU several invocations share each.
+fn side_by_side(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry> {
+    // Neighbours in memory: 128 bytes of f32.
+    const ROWS: u32 = 32;
+    let max = 1_u32 << max_invocations(capabilities).max(1).ilog2();
+    let geometry = |access, lanes: u32, workgroup: u32| {
+        let reduction = if lanes == 1 { Reduction::Lane } else { Reduction::Workgroup };
+        let spans_per_workgroup = (workgroup / lanes).max(1);
+        Geometry { access, reduction, lanes, spans_per_lane: 1, spans_per_workgroup, segment_width: None }
+    };
+    if capabilities.class == AdapterClass::Cpu {
+        return vec![geometry(Access::Reread, 1, ROWS.min(max))];
+    }
+    // Elements that an invocation holds; in the backward pass there are four tensors of them.
+    let held = if problem.operation() == Operation::Backward { 8 } else { 32 };
+    let lanes_of = |elements: u32| problem.width().div_ceil(elements).next_power_of_two();
+    let most = (max / ROWS).max(1);
+    let resident = [lanes_of(held / 2), lanes_of(held)].into_iter().filter(|lanes| *lanes <= most);
+    let resident = resident.map(|lanes| geometry(Access::Held, lanes, (lanes * ROWS).max(256).min(max)));
+    let lanes = lanes_of(8).min(most);
+    resident.chain([geometry(Access::Reread, lanes, (lanes * ROWS).max(256).min(max))]).collect()
+}
+
+fn of_whole_rows(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry> {
     match (problem.operation(), capabilities.class) {
         (Operation::Forward, AdapterClass::Cpu) => cpu::candidates(problem, capabilities),
         (Operation::Forward, AdapterClass::Integrated) => gpu::candidates(problem, capabilities, &gpu::INTEGRATED),
