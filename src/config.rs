@@ -1,3 +1,5 @@
+//! What a layer computes: over which elements of an input a mean and a variance are taken, and what is done with them.
+
 use crate::kernel::{Affine, Dimension, Grid, MAX_WIDTH, Modulation, Normalization, Problem, Strategy, Variance};
 use crate::tensor::product;
 use crate::{Error, MAX_RANK, StorageType};
@@ -62,11 +64,39 @@ pub(crate) struct View {
 /// use gpu_layer_norm::{Affine, LayerNormConfig, Variance};
 ///
 /// let bert = LayerNormConfig::new(768).eps(1e-12);
-/// let whole_sequence = LayerNormConfig::new([128, 768]).affine(Affine::None);
-/// let second_source = LayerNormConfig::new(10).variance(Variance::Unbiased).eps(1e-12);
+/// let diffusion_transformer = LayerNormConfig::new(1152).affine(Affine::None).eps(1e-6);
+/// let unbiased = LayerNormConfig::new(10).variance(Variance::Unbiased).eps(1e-12);
 /// let llama = LayerNormConfig::rms(4096).affine(Affine::Weight).eps(1e-6);
 /// let gemma = LayerNormConfig::rms(2048).affine(Affine::Weight).eps(1e-6).zero_centred_weight(true);
-/// # let _ = (bert, whole_sequence, second_source, llama, gemma);
+/// # let _ = (bert, diffusion_transformer, unbiased, llama, gemma);
+/// ```
+///
+/// # Which positions see which
+///
+/// The normalized shape decides which elements share a mean and a variance, and through these every one of them depends on all the
+/// others. With an input of shape `[batch, length, d_model]`, `LayerNormConfig::new(d_model)` keeps the positions of a sequence apart.
+/// `LayerNormConfig::new([length, d_model])` is accepted as well, and gives an output of the same shape; but its mean and variance are
+/// those of the whole sequence, so that position t is told something of position t + 1 and of all that follow.
+///
+/// Where a model is to predict what comes next, that is a leak, however carefully its attention is masked. It is found in models of
+/// knowledge tracing in the manner of SAKT (Pandey and Karypis, "A Self-Attentive Model for Knowledge Tracing", 2019), which predict
+/// from a student's answers so far whether the next one will be right: that answer is part of the input of the next position, and
+/// from there gets into the prediction by way of mean and variance. Evaluated on whole sequences such a predictor scores better
+/// than is possible, better than the true probabilities of the answers would. In use, where the later positions do not exist yet, its
+/// predictions are worth less than those of a predictor that was never shown them. The example `leak` reproduces this.
+///
+/// So where a position may not see those after it, normalize over the last dimension alone, or let [`causal`](Self::causal) take
+/// mean and variance from the positions so far. [`Dependence`](crate::Dependence) measures which position sees which, of a layer or of a
+/// whole model.
+///
+/// ```
+/// use gpu_layer_norm::LayerNormConfig;
+///
+/// let (length, d_model) = (100, 64);
+/// let of_each_position = LayerNormConfig::new(d_model);
+/// let of_the_positions_so_far = LayerNormConfig::new(d_model).causal(true);
+/// let of_the_whole_sequence = LayerNormConfig::new([length, d_model]); // Position t sees position t + 1.
+/// # let _ = (of_each_position, of_the_positions_so_far, of_the_whole_sequence);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerNormConfig {

@@ -259,6 +259,11 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
                     BindingRole::Coefficients => rows * 32,
                     BindingRole::Prefixes | BindingRole::Carry => u64::from(params.groups) * 32,
                     BindingRole::Scalings => rows * 16,
+                    // A channel of a group is a segment of its row.
+                    BindingRole::ChannelSums if kernel.entry == Entry::GradientChannels => {
+                        rows * u64::from(kernel.segment_width) * 8
+                    }
+                    BindingRole::ChannelSums => rows * u64::from(kernel.segments()) * 8,
                     BindingRole::ColumnSums => {
                         // Of conditions in several chunks, the sum of all walks lies behind them.
                         let carry = u64::from(has_conditions && kernel.entry == Entry::GradientParameters);

@@ -60,6 +60,15 @@ fn run() {
         let y = layer.run(&device, &Tensor::from_f32(shape.clone(), x.clone()).unwrap()).unwrap();
         let e = reference::group_norm(&x, c, shape[2..].iter().product(), groups, Some(&w.values()), Some(&b.values()), 1e-5);
         for (k, (a, e)) in y.values().iter().zip(&e).enumerate() { assert!((*a as f64 - e).abs() < 3e-6, "group {groups} {shape:?} {k}: {a} {e}"); }
+        let dy = rnd(n, 7);
+        let up = |v: &Vec<f32>| GpuTensor::upload(&device, &Tensor::from_f32(shape.clone(), v.clone()).unwrap()).unwrap();
+        let g = layer.backward(&device, &up(&x), &up(&dy), None).unwrap();
+        let e = reference::group_norm_backward(&x, &dy, c, shape[2..].iter().product(), groups, Some(&w.values()), 1e-5);
+        for (what, a, e) in [("dx", g.input, e.input), ("dw", g.weight.unwrap(), e.weight), ("db", g.bias.unwrap(), e.bias)] {
+            let a = a.download().unwrap(); let tol = if storage == StorageType::F32 || what == "dx" { 3e-6 } else { 1e-2 };
+            let m = e.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+            for (k, (a, e)) in a.values().iter().zip(&e).enumerate() { assert!((*a as f64 - e).abs() < tol * (m + 1.0), "group {groups} {shape:?} {what} {k}: {a} {e}"); }
+        }
         }
     }
 }

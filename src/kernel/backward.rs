@@ -50,6 +50,10 @@ pub(super) fn gradient_kernels(
     if causal && geometry.access == Access::Held {
         return refuse("rows are not held in the backward pass of causal layer normalization; Reread would do");
     }
+    let channels = problem.channel_gradients();
+    if channels.is_some() && geometry.access == Access::Held {
+        return refuse("rows are not held where positions share weight and bias, whose gradients are asked for; Reread would do");
+    }
     let mut all = Vec::new();
     if causal {
         all.extend(super::causal::measuring_kernels(problem, capabilities, kernel)?);
@@ -122,8 +126,12 @@ pub(super) fn gradient_kernels(
         all.push(sums(problem, capabilities, &kernel, Entry::GradientConditions, &[&of_conditions, read].concat()));
     }
     let of_parameters = [Role::WeightGradient, Role::BiasGradient];
-    if of_parameters.into_iter().any(|role| kernel.slot(role).is_some()) {
-        let read: &[Role] = if kernel.modulation == Modulation::Adaptive { &[Role::Scale] } else { &[] };
+    // Of no rows nothing counts, and there may be no scale to bind.
+    let is_scaled = kernel.modulation == Modulation::Adaptive && problem.rows() > 0;
+    let read: &[Role] = if is_scaled { &[Role::Scale] } else { &[] };
+    if let Some(channels) = channels {
+        all.extend(channel_kernels(capabilities, &kernel, channels, &[&of_parameters, read].concat()));
+    } else if of_parameters.into_iter().any(|role| kernel.slot(role).is_some()) {
         all.push(sums(problem, capabilities, &kernel, Entry::GradientParameters, &[&of_parameters, read].concat()));
     }
     Ok(all)
@@ -172,6 +180,61 @@ fn columns(capabilities: &Capabilities, kernel: Kernel) -> Kernel {
         subgroup_size: 0,
         ..kernel
     }
+}
+
+/// The kernels for the gradients of weight and bias where positions share them; the last one has these tensors.
+fn channel_kernels(
+    capabilities: &Capabilities,
+    kernel: &Kernel,
+    [groups, of_group, positions]: [u32; 3],
+    roles: &[Role],
+) -> [Kernel; 2] {
+    let max = 1_u32 << max_invocations(capabilities).max(1).ilog2();
+    let unit = if positions.is_multiple_of(kernel.unit.elements()) { kernel.unit } else { Unit::Scalar };
+    let units = positions / unit.elements();
+    // On a processor, one invocation for each channel, unless its loop would be too long.
+    let (lanes, workgroup) = match capabilities.class {
+        AdapterClass::Cpu => (units.div_ceil(super::MAX_TURNS), 16),
+        _ => (units.div_ceil(8).min(256), 256),
+    };
+    let lanes = lanes.next_power_of_two().min(max);
+    let workgroup = workgroup.min(max).max(lanes);
+    let sums = Kernel {
+        entry: Entry::GradientChannelSums,
+        unit,
+        access: Access::Reread,
+        reduction: if lanes == 1 { Reduction::Lane } else { Reduction::Workgroup },
+        // x̂ is got from the rows' coefficients, in which RMS normalization has a mean of 0.
+        normalization: Normalization::LayerNorm,
+        zero_centred_weight: false,
+        conditions: false,
+        slots: only_read(kernel, &[Role::Input, Role::Residual, Role::OutputGradient]),
+        segment_width: positions,
+        lanes,
+        spans_per_lane: 1,
+        spans_per_workgroup: workgroup / lanes,
+        subgroup_size: 0,
+        rows_first: false,
+        ..*kernel
+    };
+    let mut slots = [None; Role::ALL.len()];
+    for &role in roles {
+        slots[role as usize] = kernel.slot(role);
+    }
+    let all = Kernel {
+        entry: Entry::GradientChannels,
+        unit: Unit::Scalar,
+        reduction: Reduction::Lane,
+        modulation: kernel.modulation,
+        grid: None,
+        slots,
+        width: groups * of_group,
+        segment_width: of_group,
+        lanes: 1,
+        spans_per_workgroup: 64.min(max),
+        ..sums
+    };
+    [sums, all]
 }
 
 /// A kernel that adds up what the walks have left, and has these tensors.

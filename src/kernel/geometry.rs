@@ -366,7 +366,8 @@ pub(super) fn check_kernel(kernel: &Kernel, capabilities: &Capabilities) -> Resu
     if turns > u64::from(MAX_TURNS) {
         return refuse(format!("loops of {turns} turns over {} spans, the most is {MAX_TURNS}", kernel.spans_per_lane));
     }
-    if kernel.segments().div_ceil(kernel.lanes) > MAX_MERGE_TURNS && !kernel.entry.walks() {
+    let merges = !kernel.entry.walks() && !kernel.entry.is_of_channels();
+    if merges && kernel.segments().div_ceil(kernel.lanes) > MAX_MERGE_TURNS {
         return refuse(format!(
             "{} segments for {} lanes, the most a lane is {MAX_MERGE_TURNS}",
             kernel.segments(),

@@ -113,6 +113,30 @@ impl Grid {
             && self.elements().iter().all(|dimension| dimension.parameter_stride > 0 || dimension.size == 1)
     }
 
+    /// Groups of channels, the channels of each and the positions of a channel, where neighbouring positions of a sample's channel share
+    /// their parameters and groups are rows one after another; `None` of any other grid.
+    pub(super) fn channels(&self) -> Option<[u32; 3]> {
+        let (of_group, positions) = match *self.elements() {
+            [Dimension { size, stride, parameter_stride: 1 }, inner]
+                if inner.stride == 1 && inner.parameter_stride == 0 && stride == inner.size =>
+            {
+                (size, inner.size)
+            }
+            [Dimension { size, stride: 1, parameter_stride: 1 }] => (size, 1),
+            [Dimension { size, stride: 1, parameter_stride: 0 }] => (1, size),
+            _ => return None,
+        };
+        let width = of_group.checked_mul(positions)?;
+        let is_groups = |dimension: &Dimension| dimension.stride == width && dimension.parameter_stride == of_group;
+        let is_samples = |dimension: &Dimension| dimension.parameter_stride == 0;
+        match self.rows() {
+            [samples, groups] if is_samples(samples) && is_groups(groups) => Some([groups.size, of_group, positions]),
+            [groups] if is_groups(groups) => Some([groups.size, of_group, positions]),
+            [samples] if is_samples(samples) => Some([1, of_group, positions]),
+            _ => None,
+        }
+    }
+
     /// Elements of a parameter.
     pub(super) fn parameters(&self) -> u64 {
         let last = |dimension: &Dimension| {

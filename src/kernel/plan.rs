@@ -284,6 +284,7 @@ pub(super) fn scratch_of(kernels: &[Kernel], rows: u64, walks: u64) -> Vec<(Bind
                 BindingRole::Partials | BindingRole::SegmentSums => rows * u64::from(kernel.segments()) * 16,
                 BindingRole::Coefficients => rows * 32,
                 BindingRole::Scalings => rows * 16,
+                BindingRole::ChannelSums => rows * u64::from(kernel.segments()) * 8,
                 // No more tiles, and no more sequences, than rows.
                 BindingRole::Prefixes | BindingRole::Carry => rows * 32,
                 BindingRole::ColumnSums => walks * u64::from(kernel.column_sums.count()) * u64::from(kernel.width) * 4,
@@ -304,7 +305,7 @@ pub(super) fn scratch_of(kernels: &[Kernel], rows: u64, walks: u64) -> Vec<(Bind
 
 /// Whether a kernel runs even where there are no rows.
 fn outlives_rows(kernel: &Kernel) -> bool {
-    kernel.entry == Entry::GradientParameters
+    matches!(kernel.entry, Entry::GradientParameters | Entry::GradientChannels)
 }
 
 /// Rows that one set of bindings can cover.
@@ -396,6 +397,8 @@ fn whole_chunks(problem: &Problem, rows_per_chunk: u64) -> Result<(u64, u64), Er
 fn grid_chunks(problem: &Problem, grid: &Grid, rows_per_chunk: u64) -> Result<(u64, u64), Error> {
     let conditions = if problem.has_conditions() { problem.condition_rows() } else { 1 };
     let block = grid.block_rows().filter(|rows| rows.is_multiple_of(conditions) || conditions.is_multiple_of(*rows));
+    // Sums of channels are not kept from one chunk to the next.
+    let block = block.filter(|_| problem.channel_gradients().is_none());
     match block.map(|rows| rows.max(conditions)).filter(|rows| *rows <= rows_per_chunk) {
         Some(rows) => Ok((rows_per_chunk - rows_per_chunk % rows, u64::MAX)),
         None => Err(Error::Geometry {
@@ -510,6 +513,7 @@ fn params(
         _ => walks.all,
     };
     let fixed = match kernel.entry {
+        Entry::GradientChannels => Some(kernel.width.div_ceil(kernel.spans_per_workgroup)),
         entry if entry.scans() => Some(groups.div_ceil(kernel.spans_per_workgroup)),
         Entry::GradientParameters => Some(columns),
         Entry::GradientConditions => Some(columns * conditions),
@@ -526,7 +530,7 @@ fn params(
         most_workgroups: fixed.unwrap_or(u32::MAX),
         groups,
         accumulate: match kernel.entry {
-            Entry::GradientConditions => problem.accumulates().into(),
+            Entry::GradientConditions | Entry::GradientChannels => problem.accumulates().into(),
             Entry::GradientParameters => {
                 let (has_carry, leaves_carry) = (rows.start >= condition_rows, rows.end < problem.rows());
                 u32::from(problem.accumulates()) + 2 * u32::from(has_carry) + 4 * u32::from(leaves_carry)

@@ -471,12 +471,22 @@ impl Problem {
 
     /// The sums over rows that its gradients are made of.
     pub(super) fn column_sums(&self) -> ColumnSums {
+        if self.channel_gradients().is_some() {
+            return ColumnSums::default();
+        }
         let has = |role| self.layout(role).is_some();
         ColumnSums {
             products: has(Role::WeightGradient) || has(Role::ScaleGradient),
             gradients: has(Role::BiasGradient) || has(Role::ShiftGradient) || self.has_bias_in_scale_gradient(),
             gates: has(Role::GateGradient),
         }
+    }
+
+    /// The channels of which gradients are asked for, where positions share their parameters ([`Grid::channels`]).
+    pub(super) fn channel_gradients(&self) -> Option<[u32; 3]> {
+        let grid = self.grid.as_ref().filter(|grid| !grid.has_parameters_by_element())?;
+        let has = |role| self.layout(role).is_some();
+        grid.channels().filter(|_| has(Role::WeightGradient) || has(Role::BiasGradient))
     }
 
     /// Whether the gradient of the scale takes the bias: what the scale multiplies is x̂ · weight + bias.
@@ -638,8 +648,9 @@ impl Problem {
             if self.sequence_rows.is_some() {
                 return Err(Error::Grid { what: "causal normalization" });
             }
-            if !grid.has_parameters_by_element() && sums.next().is_some() {
-                return Err(Error::Grid { what: "the gradient of a parameter that places share" });
+            let is_left = |(role, _): (Role, &Layout)| role.is_condition() || grid.channels().is_none();
+            if !grid.has_parameters_by_element() && sums.any(is_left) {
+                return Err(Error::Grid { what: "the gradient of a scale, shift or gate that positions share" });
             }
         }
         let statistic = [Role::Mean, Role::Rstd].into_iter().find(|role| self.layout(*role).is_some());

@@ -44,6 +44,10 @@ pub enum Entry {
     /// `shaders/gradient_conditions.wgsl`: adds up the sums over the rows of each condition, and writes the gradients of scale, shift
     /// and gate.
     GradientConditions,
+    /// `shaders/gradient_channel_sums.wgsl`: sums over the positions of each channel of each row.
+    GradientChannelSums,
+    /// `shaders/gradient_channels.wgsl`: adds these up over all samples, and writes the gradients of weight and bias.
+    GradientChannels,
     /// `shaders/gradient_parameters.wgsl`: adds up the sums over all rows, and writes the gradients of weight and bias.
     GradientParameters,
 }
@@ -64,11 +68,18 @@ impl Entry {
             | Self::GradientMerge
             | Self::GradientColumns
             | Self::GradientConditions
+            | Self::GradientChannelSums
+            | Self::GradientChannels
             | Self::GradientParameters
             | Self::CausalGradientTiles
             | Self::CausalGradientCarries
             | Self::CausalGradientRows => Operation::Backward,
         }
+    }
+
+    /// Whether it is about channels, of which each is a segment of a row.
+    pub(super) const fn is_of_channels(self) -> bool {
+        matches!(self, Self::GradientChannelSums | Self::GradientChannels)
     }
 
     /// Whether it is a scan over positions, of which each invocation has a tile or a sequence.
@@ -213,6 +224,9 @@ pub enum BindingRole {
     Scalings,
     /// In the place of [`Role::State`] where a sequence takes several chunks: 32 bytes a sequence of a chunk.
     Carry,
+    /// Sums over the positions of each channel of each row, 8 bytes each; written by [`Entry::GradientChannelSums`], read by
+    /// [`Entry::GradientChannels`].
+    ChannelSums,
 }
 
 impl BindingRole {
@@ -228,6 +242,7 @@ impl BindingRole {
             Self::Prefixes => 5 + Role::ALL.len() as u32,
             Self::Scalings => 6 + Role::ALL.len() as u32,
             Self::Carry => 7 + Role::ALL.len() as u32,
+            Self::ChannelSums => 8 + Role::ALL.len() as u32,
         }
     }
 }
@@ -330,7 +345,7 @@ impl Kernel {
     pub const fn turns(&self) -> u32 {
         match self.entry {
             Entry::GradientMerge => return self.segments().div_ceil(self.lanes),
-            Entry::GradientConditions | Entry::GradientParameters => return 1,
+            Entry::GradientConditions | Entry::GradientChannels | Entry::GradientParameters => return 1,
             entry if entry.scans() => return 1,
             _ => {}
         }
@@ -435,6 +450,10 @@ impl Kernel {
             Entry::GradientColumns => {
                 vec![(BindingRole::Coefficients, true, false), (BindingRole::ColumnSums, sums_up, true)]
             }
+            Entry::GradientChannelSums => {
+                vec![(BindingRole::Coefficients, true, false), (BindingRole::ChannelSums, true, true)]
+            }
+            Entry::GradientChannels => vec![(BindingRole::ChannelSums, true, false)],
             Entry::GradientConditions | Entry::GradientParameters => vec![(BindingRole::ColumnSums, true, true)],
         };
         for &(role, _, writable) in scratch.iter().filter(|(_, is_bound, _)| *is_bound) {
@@ -586,9 +605,11 @@ impl Kernel {
     pub(super) fn forget_what_does_not_matter(&mut self) {
         let modulated: &[Role] = match self.entry {
             Entry::Row | Entry::Merge | Entry::CausalNormalize => &[Role::Scale, Role::Shift],
-            Entry::Gradient | Entry::GradientSums | Entry::GradientColumns | Entry::GradientParameters => {
-                &[Role::Scale]
-            }
+            Entry::Gradient
+            | Entry::GradientSums
+            | Entry::GradientColumns
+            | Entry::GradientChannels
+            | Entry::GradientParameters => &[Role::Scale],
             Entry::GradientConditions => &[Role::ScaleGradient],
             _ => &[],
         };
@@ -675,7 +696,7 @@ impl Kernel {
             Entry::CausalRows => &[Role::Mean, Role::Rstd],
             Entry::Gradient | Entry::GradientColumns => &[Role::ResidualGradient],
             Entry::GradientConditions => &[Role::ScaleGradient, Role::ShiftGradient, Role::GateGradient],
-            Entry::GradientParameters => &[Role::WeightGradient, Role::BiasGradient],
+            Entry::GradientChannels | Entry::GradientParameters => &[Role::WeightGradient, Role::BiasGradient],
             _ => &[],
         };
         for role in nothing.iter().filter(absent) {
@@ -996,6 +1017,8 @@ impl Kernel {
             Entry::GradientMerge => include_str!("../../shaders/gradient_merge.wgsl"),
             Entry::GradientColumns => include_str!("../../shaders/gradient_columns.wgsl"),
             Entry::GradientConditions => include_str!("../../shaders/gradient_conditions.wgsl"),
+            Entry::GradientChannelSums => include_str!("../../shaders/gradient_channel_sums.wgsl"),
+            Entry::GradientChannels => include_str!("../../shaders/gradient_channels.wgsl"),
             Entry::GradientParameters => include_str!("../../shaders/gradient_parameters.wgsl"),
         });
         fragments.push(match self.reduction {
@@ -1107,6 +1130,9 @@ impl Kernel {
     }
 
     fn backward_fragments(&self) -> Vec<&'static str> {
+        if self.entry == Entry::GradientChannels {
+            return Vec::new();
+        }
         if self.entry.adds_up() {
             let quad = match self.unit.is_vector() {
                 true => include_str!("../../shaders/gradient/quad_vector.wgsl"),
@@ -1143,8 +1169,14 @@ impl Kernel {
             }
             (Some(_), _) => fragments.extend([factor, include_str!("../../shaders/gradient/factor_reread.wgsl")]),
         }
-        if self.entry == Entry::GradientSums {
+        if matches!(self.entry, Entry::GradientSums | Entry::GradientChannelSums) {
             fragments.push(include_str!("../../shaders/steps.wgsl"));
+            fragments.push(include_str!("../../shaders/gradient/span_sums.wgsl"));
+        }
+        if self.entry == Entry::GradientChannelSums {
+            return fragments;
+        }
+        if self.entry == Entry::GradientSums {
             if self.causal {
                 fragments.push(include_str!("../../shaders/gradient/causal_statistics.wgsl"));
             }

@@ -133,8 +133,11 @@ pub struct ConditionalGradients {
 /// x̂ is what [`GpuLayerNorm`] has, an absent weight is 1, an absent bias 0. The condition c, `condition_size` elements, holds for all
 /// positions of its sample. W_w and W_b, of shape `[width, condition_size]`, begin as zeros, so the layer begins as plain layer
 /// normalization. With a [hidden layer](ConditionalLayerNormConfig::hidden), h = activation(W_h · c) takes the place of c: W_h has shape
-/// `[hidden_size, condition_size]`, W_w and W_b have `[width, hidden_size]`. Without a condition it is plain layer normalization. The
-/// weight and the bias that are stored change by [`layer`](Self::layer) only, never by a call.
+/// `[hidden_size, condition_size]`, W_w and W_b have `[width, hidden_size]`. Without a condition it is plain layer normalization.
+///
+/// W_w · c and W_b · c are formed anew by each call, in memory of its own, and added to weight and bias as they are read. The weight and
+/// the bias that are stored change by [`layer`](Self::layer) only, never by a call. (There is published code for such layers that adds
+/// what the condition gives into the stored parameters at every call, so that the layer drifts as it is used, in evaluation too.)
 ///
 /// The projections run on the device, in the same recording, before the kernels of the norm. Their sums are within 1.1e-6 · Σ|w · c|.
 ///

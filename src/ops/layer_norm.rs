@@ -166,7 +166,8 @@ impl GpuLayerNorm {
         Ok(output)
     }
 
-    /// As [`forward`](Self::forward), and saves the statistics of the rows, which [`backward`](Self::backward) takes.
+    /// As [`forward`](Self::forward), and saves the statistics of the rows, which [`backward`](Self::backward) takes. Those of a
+    /// [causal](LayerNormConfig::causal) layer are of all positions up to each, and its backward pass does without them.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -183,9 +184,11 @@ impl GpuLayerNorm {
 
     /// From the gradient of a loss by the output to its gradients by input, weight and bias, into new tensors. `input` is that of the
     /// forward pass, `statistics` what [`forward_for_training`](Self::forward_for_training) saved of it; without them the rows are
-    /// measured again. Each gradient has the storage type of what it is the gradient of. Submits, and reads nothing back.
+    /// measured again, as they always are by a [causal](LayerNormConfig::causal) layer. Each gradient has the storage type of what it is
+    /// the gradient of. Submits, and reads nothing back.
     ///
-    /// For gradients that are added up over several passes, for a residual, or in buffers of your own, see [`Bindings::backward`].
+    /// For gradients that are added up over several passes, for a residual, with scale, shift and gate, or in buffers of your own, see
+    /// [`Bindings::backward`], which also says what dx is, and how accurate, in causal layer normalization.
     ///
     /// With g = dy · weight, x̂ as in the forward pass and sums over a row of n elements,
     ///
