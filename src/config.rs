@@ -391,10 +391,8 @@ impl LayerNormConfig {
     /// How an input of this shape is taken apart.
     pub(crate) fn view(&self, shape: &[usize]) -> Result<View, Error> {
         let normalized_shape = self.normalized_shape.dimensions();
-        let mismatch = |expected: &[usize]| Error::ShapeMismatch {
-            normalized_shape: expected.to_vec(),
-            shape: shape.to_vec(),
-        };
+        let mismatch =
+            |expected: &[usize]| Error::ShapeMismatch { normalized_shape: expected.to_vec(), shape: shape.to_vec() };
         match &self.axes {
             Axes::Trailing => {
                 let leading = shape.strip_suffix(normalized_shape).ok_or_else(|| mismatch(normalized_shape))?;

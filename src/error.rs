@@ -179,7 +179,9 @@ pub enum Error {
         rows_per_condition: u64,
     },
     /// Sequences of no positions, or an input without a dimension for them.
-    #[error("{rows} rows are no sequences of {length} positions; an input of shape [.., length, normalized shape] has some")]
+    #[error(
+        "{rows} rows are no sequences of {length} positions; an input of shape [.., length, normalized shape] has some"
+    )]
     SequenceLength {
         /// Rows.
         rows: u64,
@@ -203,7 +205,9 @@ pub enum Error {
         shape: Vec<usize>,
     },
     /// Groups that do not divide the channels, or a sample without any.
-    #[error("{groups} groups of the channels of a sample of shape {sample_shape:?}; a divisor of its first dimension would do")]
+    #[error(
+        "{groups} groups of the channels of a sample of shape {sample_shape:?}; a divisor of its first dimension would do"
+    )]
     Groups {
         /// Groups.
         groups: usize,

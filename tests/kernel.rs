@@ -135,7 +135,12 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
         if problem.rows() == 0 {
             // Of no rows the gradients of parameters are 0.
             assert_eq!(problem.operation(), Operation::Backward);
-            assert!(chunk.dispatches.iter().all(|dispatch| plan.kernels()[dispatch.kernel].entry == Entry::GradientParameters));
+            assert!(
+                chunk
+                    .dispatches
+                    .iter()
+                    .all(|dispatch| plan.kernels()[dispatch.kernel].entry == Entry::GradientParameters)
+            );
             continue;
         }
         assert!(chunk.rows.end > next_row);

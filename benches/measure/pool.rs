@@ -411,7 +411,7 @@ fn checked(case: &Case) -> Vec<Range<usize>> {
     };
     let some = (ALL / 4 / width).max(1).next_multiple_of(unit);
     let blocks = if case.elements() <= ALL || some >= rows {
-        vec![0..rows]
+        std::iter::once(0..rows).collect()
     } else {
         let whole = |row: usize| row / unit * unit;
         let middle = whole(rows / 2);

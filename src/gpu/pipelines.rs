@@ -12,6 +12,7 @@ pub(crate) type Pipelines = HashMap<Shader, Pipeline>;
 
 /// What is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::large_enum_variant, reason = "a key: there are as many as pipelines, and none is moved about")]
 pub(crate) enum Shader {
     /// A kernel of a plan. The key is the whole variant, so two kernels that differ in anything never share a pipeline.
     Kernel(Kernel),
@@ -65,6 +66,8 @@ impl GpuDevice {
                 (kernel.label(), kernel.wgsl(), bindings.collect())
             }
         };
+        // OpenGL takes no label of 256 bytes or more.
+        let label: String = label.chars().take(200).collect();
         let label = Some(label.as_str());
         self.scoped("the compiling of a kernel", 0, |device| {
             let layout =
@@ -84,11 +87,14 @@ impl GpuDevice {
             //   plan says, for all segments, rows and walks of the longest chunk; a dispatch has `params.groups` walks and no
             //   invocations beside. Nothing outside this crate can write the parameters or the scratch memory; a row count on the
             //   device can only lower the rows, and where there are none no row is gone over. Arrays in workgroup memory are indexed
-            //   by local index, private ones by turn and span, which are below their lengths. A projection takes rows, columns and
+            //   by local index, private ones by turn and span, which are below their lengths. A condition is that of a row, or of a walk
+            //   and then no more than the last one; a tile ends with the rows of the dispatch, and tiles and sequences are counted
+            //   from below `params.groups`; what a state holds is never an index. In a grid, rows and elements within the counts lie
+            //   within the tensor, because strides and sizes are those of its shape. A projection takes rows, columns and
             //   terms below those of its params, categories below the number of samples, and rows of a table up to its last one.
-            // - Division. Divisors are constants of at least 1, counts of elements, or the number of walks, which is 0 only where
-            //   nothing walks.
-            // - Loops. Each counts up to a constant, or up to a number of turns, rows or walks that the host has bounded.
+            // - Division. Divisors are constants of at least 1, counts of elements, rows of a condition or of a sequence, or the numbers
+            //   of walks and of tiles of each, which are at least 1.
+            // - Loops. Each counts up to a constant, or up to a number of turns, rows, walks or tiles that the host has bounded.
             let module = unsafe { device.create_shader_module_trusted(descriptor, self.shader_checks()) };
             let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label,

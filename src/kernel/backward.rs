@@ -8,8 +8,8 @@
 
 use super::geometry::{kernels, max_invocations, only_read};
 use super::{
-    Access, AdapterClass, Capabilities, Entry, Geometry, Kernel, Modulation, Normalization, Place, Problem, Reduction,
-    Role, ColumnSums, Slot, Unit, ranking,
+    Access, AdapterClass, Capabilities, ColumnSums, Entry, Geometry, Kernel, Modulation, Normalization, Place, Problem,
+    Reduction, Role, Slot, Unit, ranking,
 };
 use crate::{Error, StorageType};
 
@@ -52,7 +52,9 @@ pub(super) fn gradient_kernels(
     }
     let channels = problem.channel_gradients();
     if channels.is_some() && geometry.access == Access::Held {
-        return refuse("rows are not held where positions share weight and bias, whose gradients are asked for; Reread would do");
+        return refuse(
+            "rows are not held where positions share weight and bias, whose gradients are asked for; Reread would do",
+        );
     }
     let mut all = Vec::new();
     if causal {
@@ -242,9 +244,7 @@ fn sums(problem: &Problem, capabilities: &Capabilities, kernel: &Kernel, entry: 
     let divides = |count: u64| count.is_multiple_of(Unit::Vector.elements().into());
     let fits = |role: Role| {
         let stride_fits = |stride: u64| !role.is_condition() || problem.rows_of(role) <= 1 || divides(stride);
-        problem
-            .layout(role)
-            .is_none_or(|layout| divides(layout.offset) && layout.row_stride.is_none_or(stride_fits))
+        problem.layout(role).is_none_or(|layout| divides(layout.offset) && layout.row_stride.is_none_or(stride_fits))
     };
     let in_grid = problem.grid_of_rows().is_none_or(|grid| grid.divides_parameters(Unit::Vector));
     let is_vector = in_grid && divides(kernel.width.into()) && roles.iter().copied().all(fits);

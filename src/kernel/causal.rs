@@ -5,7 +5,7 @@
 //! found as in strategy streaming, and a scan the other way finds what each position's gradient takes from those after it.
 
 use super::geometry::{max_invocations, measuring};
-use super::{Access, Capabilities, Entry, Geometry, Kernel, ColumnSums, Modulation, Problem, Reduction, Role, Unit};
+use super::{Access, Capabilities, ColumnSums, Entry, Geometry, Kernel, Modulation, Problem, Reduction, Role, Unit};
 use crate::Error;
 
 /// Rows of a tile, as `shaders/causal/scan.wgsl` has them.
@@ -59,7 +59,10 @@ pub(super) fn measuring_kernels(
     let segments = u64::from(kernel.segments());
     if segments * TILE > MAX_TILES {
         return Err(Error::Geometry {
-            reason: format!("{segments} segments of a row, the most in causal layer normalization is {}", MAX_TILES / TILE),
+            reason: format!(
+                "{segments} segments of a row, the most in causal layer normalization is {}",
+                MAX_TILES / TILE
+            ),
         });
     }
     let spans_per_workgroup = kernel.spans_per_workgroup / kernel.spans_per_lane;
@@ -97,11 +100,7 @@ pub(super) fn gradient_scans(problem: &Problem, capabilities: &Capabilities, ker
     let carries = has_carries(problem, capabilities);
     let scan = |entry| scan(capabilities, kernel, carries, entry, &[]);
     let rows = scan(Entry::CausalGradientRows);
-    if carries {
-        vec![scan(Entry::CausalGradientTiles), scan(Entry::CausalGradientCarries), rows]
-    } else {
-        vec![rows]
-    }
+    if carries { vec![scan(Entry::CausalGradientTiles), scan(Entry::CausalGradientCarries), rows] } else { vec![rows] }
 }
 
 /// A kernel of a scan: one invocation for each tile or sequence, which waits for no other.

@@ -4,8 +4,8 @@ use std::str::FromStr;
 use super::backward::gradient_kernels;
 use super::causal::causal_kernels;
 use super::{
-    Access, Capabilities, Dialect, Entry, Grid, Kernel, Layout, Modulation, Operation, Place, Problem, Reduction, Role,
-    ColumnSums, Slot, Unit,
+    Access, Capabilities, ColumnSums, Dialect, Entry, Grid, Kernel, Layout, Modulation, Operation, Place, Problem,
+    Reduction, Role, Slot, Unit,
 };
 use crate::{Error, StorageType};
 
@@ -251,7 +251,8 @@ fn first_kernel(problem: &Problem, capabilities: &Capabilities, geometry: Geomet
         lanes,
         spans_per_lane,
         spans_per_workgroup,
-        rows_first: matches!(reduction, Reduction::Workgroup) && problem.grid_of_rows().is_some_and(Grid::has_rows_side_by_side),
+        rows_first: matches!(reduction, Reduction::Workgroup)
+            && problem.grid_of_rows().is_some_and(Grid::has_rows_side_by_side),
         subgroup_size: match (reduction, capabilities.subgroups) {
             (Reduction::SubgroupThenWorkgroup, Some(sizes)) => sizes.min,
             _ => 0,
@@ -273,7 +274,9 @@ fn first_kernel(problem: &Problem, capabilities: &Capabilities, geometry: Geomet
     }
     let has_own_parameters = |grid: &Grid| grid.rows().iter().any(|dimension| dimension.parameter_stride > 0);
     if spans_per_lane > 1 && problem.grid_of_rows().is_some_and(has_own_parameters) {
-        return refuse(format!("{spans_per_lane} spans a lane share their parameters; 1 would do for rows that do not"));
+        return refuse(format!(
+            "{spans_per_lane} spans a lane share their parameters; 1 would do for rows that do not"
+        ));
     }
     if kernel.conditions && !problem.condition_rows().is_multiple_of(spans_per_lane.into()) {
         return refuse(format!(
@@ -302,11 +305,7 @@ fn forward_kernels(kernel: Kernel, geometry: Geometry) -> Vec<Kernel> {
     if geometry.segment_width.is_none() {
         return vec![kernel];
     }
-    let partial = Kernel {
-        entry: Entry::Partial,
-        unit: kernel.unit.read_only(),
-        ..measuring(kernel)
-    };
+    let partial = Kernel { entry: Entry::Partial, unit: kernel.unit.read_only(), ..measuring(kernel) };
     vec![partial, Kernel { entry: Entry::Merge, access: Access::Reread, ..kernel }]
 }
 

@@ -139,9 +139,8 @@ impl Grid {
 
     /// Elements of a parameter.
     pub(super) fn parameters(&self) -> u64 {
-        let last = |dimension: &Dimension| {
-            u64::from(dimension.size).saturating_sub(1) * u64::from(dimension.parameter_stride)
-        };
+        let last =
+            |dimension: &Dimension| u64::from(dimension.size).saturating_sub(1) * u64::from(dimension.parameter_stride);
         self.rows().iter().chain(self.elements()).map(last).sum::<u64>() + 1
     }
 

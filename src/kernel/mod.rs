@@ -33,7 +33,9 @@ pub use geometry::{Geometry, MAX_TURNS, Strategy};
 pub use grid::{Dimension, Grid};
 pub use params::Params;
 pub use plan::{Chunk, Dispatch, Plan};
-pub use problem::{Affine, Layout, MAX_WIDTH, Modulation, Normalization, Operation, Problem, Role, ColumnSums, Variance};
+pub use problem::{
+    Affine, ColumnSums, Layout, MAX_WIDTH, Modulation, Normalization, Operation, Problem, Role, Variance,
+};
 pub use projection::Activation;
 pub(crate) use projection::{
     Finish, MAX_ELEMENTS, Picked, ProjectionBinding, ProjectionKernel, ProjectionParams, Sharing,

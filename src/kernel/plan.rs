@@ -1,12 +1,12 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::causal::{TILE, most_rows as most_rows_of_scans};
 use super::backward::{Walks, condition_rows, most_rows, walks};
+use super::causal::{TILE, most_rows as most_rows_of_scans};
 use super::geometry::{check_capabilities, check_kernel, check_storage_buffers, kernels};
 use super::{
-    AdapterClass, BindingRole, Capabilities, Dialect, Entry, Geometry, Grid, Kernel, Operation, Params, Problem, Role, Strategy,
-    Variance, ranking,
+    AdapterClass, BindingRole, Capabilities, Dialect, Entry, Geometry, Grid, Kernel, Operation, Params, Problem, Role,
+    Strategy, Variance, ranking,
 };
 use crate::Error;
 

@@ -26,13 +26,7 @@ impl Operation {
         match self {
             Self::Forward => matches!(
                 role,
-                Role::Input
-                    | Role::Residual
-                    | Role::Weight
-                    | Role::Bias
-                    | Role::Scale
-                    | Role::Shift
-                    | Role::Gate
+                Role::Input | Role::Residual | Role::Weight | Role::Bias | Role::Scale | Role::Shift | Role::Gate
             ),
             Self::Backward => matches!(
                 role,

@@ -86,7 +86,7 @@ impl Bindings {
     }
 
     /// The backward pass over `rows` rows: from the input of the forward pass and the gradient of a loss by its output to the
-    /// gradient by its input (where it had a residual too, that by the residual is the same).
+    /// gradient by its input (where it had a residual too, that by the residual is the same, unless there is a gate).
     ///
     /// Give [`mean`](Self::mean) and [`rstd`](Self::rstd) as the forward pass has saved them; without them the rows are measured
     /// again. (A [causal](LayerNormConfig::causal) layer takes neither: it measures the positions itself.) For the gradients of weight
@@ -140,7 +140,8 @@ impl Bindings {
     /// A = Σ_{t ≥ s} r_t · Σ|g| / N_t,  C_s = C = Σ_{t ≥ s} r_t² · Σ(|g| · max(1, |x̂|)) / D_t,
     /// M = Σ_{t ≥ s} |μ_t − μ_{t+1}| · C_{t+1}
     ///
-    /// and the gradients that are sums are within the same as above.
+    /// with |dy| · W_m for |g| where there are conditions. C_{t+1} is 0 after the last position. The gradients that are sums are within the
+    /// same as above.
     pub fn backward(
         rows: u64,
         input: impl Into<Region>,
@@ -163,7 +164,16 @@ impl Bindings {
 
     fn empty(operation: Operation, rows: Option<u64>) -> Self {
         let regions = [const { None }; Role::ALL.len()];
-        Self { operation, accumulate: false, rows, rows_per_condition: None, sequence_length: None, input_shape: None, regions, row_count: None }
+        Self {
+            operation,
+            accumulate: false,
+            rows,
+            rows_per_condition: None,
+            sequence_length: None,
+            input_shape: None,
+            regions,
+            row_count: None,
+        }
     }
 
     fn with(mut self, role: Role, region: impl Into<Region>) -> Self {
@@ -380,7 +390,12 @@ impl Bindings {
     }
 
     /// The layer's own parameters where no others were given.
-    pub(crate) fn or_parameters(mut self, weight: Option<&GpuTensor>, bias: Option<&GpuTensor>, of: Modulation) -> Self {
+    pub(crate) fn or_parameters(
+        mut self,
+        weight: Option<&GpuTensor>,
+        bias: Option<&GpuTensor>,
+        of: Modulation,
+    ) -> Self {
         // The backward pass needs the bias only for the gradient of a scale that multiplies it.
         let has_bias = self.operation == Operation::Forward
             || of == Modulation::Adaptive && self.region(Role::ScaleGradient).is_some();

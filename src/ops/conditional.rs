@@ -190,7 +190,8 @@ impl GpuConditionalLayerNorm {
         if let Some((what, _)) = sizes.into_iter().find(|(_, size)| *size == Some(0)) {
             return Err(Error::Zero { what });
         }
-        let width = config.layer.problem(1)?.width() as usize;
+        config.layer.problem(1)?;
+        let width = config.layer.parameter_shape().iter().product::<usize>();
         let source_size = config.source_size();
         // Before anything is made.
         for (what, rows, columns) in [
@@ -389,7 +390,8 @@ impl GpuConditionalLayerNorm {
         let shift_gradient = of_condition("shift_gradient", self.width())?;
         let gradients = self.layer.gradients_for(device, input)?;
         let bindings = gradients.bound_to(Bindings::backward_of(input, output_gradient, &gradients.input));
-        let bindings = match statistics {
+        // Causal layer normalization measures the positions itself.
+        let bindings = match statistics.filter(|_| !self.layer.config().is_causal()) {
             Some(statistics) => statistics.bound_to(bindings),
             None => bindings,
         };

@@ -125,7 +125,7 @@ impl Moves {
             return rows().map(of_row).collect();
         };
         let (mut sum, mut squares) = (0.0, 0.0);
-        let of_row = |(row, ((slack, normalized), of)): (usize, ((&[f64], &[f64]), &RowStatistics))| {
+        let mut of_row = |row: usize, (slack, normalized): (&[f64], &[f64]), of: &RowStatistics| {
             let position = row % length;
             if position == 0 {
                 (sum, squares) = (0.0, 0.0);
@@ -142,7 +142,7 @@ impl Moves {
             let move_of = |(e, x): (&f64, &f64)| (of.rstd * (e + mean) + x.abs() * rho) / rest;
             Self { mean, rstd: rho / rest, normalized: slack.iter().zip(normalized).map(move_of).collect() }
         };
-        rows().enumerate().map(of_row).collect()
+        rows().enumerate().map(|(row, (values, of))| of_row(row, values, of)).collect()
     }
 
     /// Of a row whose elements are known.

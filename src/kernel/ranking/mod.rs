@@ -5,9 +5,7 @@ mod cpu;
 mod gpu;
 
 use super::geometry::{SEGMENT_STEP, max_invocations};
-use super::{
-    Access, AdapterClass, Capabilities, Geometry, Operation, Problem, Reduction, SubgroupSizes,
-};
+use super::{Access, AdapterClass, Capabilities, Geometry, Operation, Problem, Reduction, SubgroupSizes};
 
 /// How many workgroups of so many invocations fill a device, for kernels whose number of workgroups does not follow from that of the
 /// rows.
