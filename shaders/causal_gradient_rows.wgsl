@@ -17,13 +17,13 @@ fn kernel(place: Place) {
         suffix = prepend(suffix_of_row(row - 1u, row - 1u - first, suffix), suffix);
         let scaling = row_scalings[row - 1u];
         let exponent = i32(scaling.w);
-        let mean = scaled(scaling.x, -exponent);
+        let half_mean = scaled(scaling.x, -exponent - 1);
         let rstd = scaled(scaling.z, exponent);
         // C · (x − μ) = −slope · rstd · x̂, in which slope is about 1.
         let digits = rstd_digits(scaling);
         let slope = select(-(suffix.factor.value + suffix.factor.rest) / (digits * digits), 0.0, digits == 0.0);
         let summand = scaled(suffix.sum.value + suffix.sum.rest, suffix.exponent);
-        coefficients[2u * row - 2u] = vec4<f32>(mean, rstd, scaling.y * scaling.z, summand);
-        coefficients[2u * row - 1u] = vec4<f32>(slope, 0.0, 0.0, 0.0);
+        coefficients[2u * row - 2u] = vec4<f32>(half_mean, rstd, scaling.y * scaling.z, summand);
+        coefficients[2u * row - 1u] = vec4<f32>(slope, scaled(scaling.z, exponent + 1), 0.0, 0.0);
     }
 }

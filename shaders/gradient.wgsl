@@ -24,7 +24,7 @@ fn row_coefficients(span: Span, statistics: Statistics, row_bits: u32) -> Coeffi
     var sums = RowSums();
     for (var turn = 0u; turn < TURNS; turn++) {
         let mask = unit_mask(span, turn, EVEN);
-        let normalized = normalized_unit(held[turn], statistics.mean, statistics.rstd, 0.0, mask & row_bits);
+        let normalized = normalized_unit(held[turn], statistics.half_mean, statistics.double_rstd, 0.0, mask & row_bits);
         sums = add_to_row(sums, gradient_in_span(span, turn, output_gradient_at(span, turn)), normalized);
     }
     return coefficients_of(statistics, row_sums(parts_of(sums)));
@@ -35,7 +35,7 @@ fn kernel(place: Place) {
         // After what the round before has written.
         meet();
         let span = walk_at(place, round);
-        let statistics = Statistics(mean_get(span.row), rstd_get(span.row));
+        let statistics = statistics_of(mean_get(span.row), rstd_get(span.row));
         let row_bits = row_mask(statistics) & owned_mask(span);
         let row = row_coefficients(span, statistics, row_bits);
         for (var turn = 0u; turn < TURNS; turn += WRITE_STEP) {

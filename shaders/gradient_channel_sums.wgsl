@@ -10,7 +10,7 @@
 fn kernel(place: Place) {
     let span = span_at(place, 0u);
     let row = coefficients[2u * span.row];
-    let statistics = Statistics(row.x, row.y);
+    let statistics = Statistics(row.x, row.y, coefficients[2u * span.row + 1u].y);
     let sums = row_sums(span_parts(span, statistics, row_mask(statistics)));
     if span.owned && span.lane == 0u {
         // Of (x − mean) · rstd − offset.

@@ -15,6 +15,6 @@ fn kernel(place: Place) {
     }
     sums = row_sums(sums);
     if place.first_span < params.spans && place.lane == 0u {
-        store_coefficients(row, Statistics(mean_get(row), rstd_get(row)), sums);
+        store_coefficients(row, statistics_of(mean_get(row), rstd_get(row)), sums);
     }
 }

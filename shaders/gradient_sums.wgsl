@@ -7,7 +7,7 @@
 
 fn kernel(place: Place) {
     let span = span_at(place, 0u);
-    let statistics = Statistics(mean_get(span.row), rstd_get(span.row));
+    let statistics = statistics_of(mean_get(span.row), rstd_get(span.row));
     let sums = row_sums(span_parts(span, statistics, row_mask(statistics)));
     if span.owned && span.lane == 0u {
         store_row(span, statistics, sums);

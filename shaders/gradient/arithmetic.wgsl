@@ -2,8 +2,8 @@
 
 // (x − mean) · rstd − offset where `mask` has all bits, 0 where it has none. Kept as it is: in x̂ · slope · rstd no other two factors
 // may be multiplied first, since rstd may be as small or as large as f32 has numbers.
-fn normalized_unit(source: Source, mean: f32, rstd: f32, offset: f32, mask: u32) -> Unit {
-    return unit_kept(unit_fma(centred_unit(source, mean), rstd, -offset), mask);
+fn normalized_unit(source: Source, half_mean: f32, double_rstd: f32, offset: f32, mask: u32) -> Unit {
+    return unit_kept(unit_fma(half_centred(source, half_mean), double_rstd, -offset), mask);
 }
 
 fn input_gradient_of(gradient: Unit, normalized: Unit, row: Coefficients) -> Unit {

@@ -15,5 +15,6 @@ fn coefficients_of(statistics: Statistics, sums: vec4<f32>) -> Coefficients {
     let offset = sums.z * params.mean_share;
     let products = fma(-offset, sums.x, sums.y);
     let summand = -statistics.rstd * (sums.x * params.mean_share);
-    return Coefficients(statistics.mean, statistics.rstd, offset, summand, products * params.variance_share);
+    let slope = products * params.variance_share;
+    return Coefficients(statistics.half_mean, statistics.rstd, statistics.double_rstd, offset, summand, slope);
 }

@@ -1,5 +1,5 @@
 // RMS normalization takes no mean off.
 
-fn centred_unit(source: Source, mean: f32) -> Unit {
-    return source_unit(source);
+fn half_centred(source: Source, half_mean: f32) -> Unit {
+    return unit_scaled(source_unit(source), 0.5);
 }

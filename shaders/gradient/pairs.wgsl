@@ -4,7 +4,7 @@
 const WRITE_STEP: u32 = 2u;
 
 fn gradient_at(span: Span, turn: u32, row: Coefficients, mask: u32) -> WrittenGradient {
-    let normalized = normalized_unit(source_at(span, turn), row.mean, row.rstd, row.offset, mask);
+    let normalized = normalized_unit(source_at(span, turn), row.half_mean, row.double_rstd, row.offset, mask);
     let output_gradient = owned(span, output_gradient_at(span, turn));
     add_to_sums(turn, output_gradient, normalized);
     let gradient = input_gradient_of(gradient_of(span, turn, output_gradient), normalized, row);

@@ -10,5 +10,5 @@ fn row_sums(parts: vec4<f32>) -> vec4<f32> {
 }
 
 fn coefficients_of(statistics: Statistics, sums: vec4<f32>) -> Coefficients {
-    return Coefficients(0.0, statistics.rstd, 0.0, 0.0, sums.y * params.variance_share);
+    return Coefficients(0.0, statistics.rstd, statistics.double_rstd, 0.0, 0.0, sums.y * params.variance_share);
 }

@@ -22,7 +22,7 @@ fn add_turn(sums: RowSums, span: Span, turn: u32, statistics: Statistics, row_bi
     let mask = unit_mask(span, turn, EVEN);
     let source = unit_load(span, turn, EVEN);
     let output_gradient = output_gradient_unit(output_gradient_load(span.row, position_at(span, turn, EVEN)));
-    let normalized = normalized_unit(source, statistics.mean, statistics.rstd, 0.0, mask & row_bits);
+    let normalized = normalized_unit(source, statistics.half_mean, statistics.double_rstd, 0.0, mask & row_bits);
     return add_to_row(sums, gradient_in_span(span, turn, output_gradient), normalized);
 }
 
