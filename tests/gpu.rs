@@ -1,6 +1,8 @@
 //! Results on every adapter there is, against the f64 reference. `GPU_LAYER_NORM_ADAPTERS=lavapipe,swiftshader,gl` names
 //! adapters that must be there: a missing one fails.
 
+#[path = "gpu/axes.rs"]
+mod axes;
 #[path = "gpu/backward.rs"]
 mod backward;
 #[path = "gpu/causal.rs"]
@@ -128,6 +130,27 @@ fn main() {
         add("causal: single positions", causal::single_positions);
         add("causal: the same bits from run to run", causal::same_bits);
         add("causal: a wrong kernel fails the comparison", causal::wrong_kernels);
+        add("axes: every set of axes", axes::every_set);
+        add("axes: every set of five axes", axes::five_dimensions);
+        add("axes: listed in any order", axes::listed_orders);
+        add("axes: every gradient", axes::every_gradient);
+        add("axes: images, channels first", axes::images);
+        add("axes: scale, shift and gate", axes::conditions);
+        add("axes: offsets", axes::offsets);
+        add("axes: dimensions of size 1", axes::lone_dimensions);
+        add("axes: chunks of samples", axes::chunks);
+        add("axes: row counts on the device", axes::row_counts);
+        add("axes: rows side by side", axes::rows_side_by_side);
+        add("axes: the plans of GPUs", axes::plans_of_gpus);
+        add("axes: groups of channels", axes::every_group);
+        add("axes: groups with scale, shift and gate", axes::groups_of_conditions);
+        add("axes: the gradients of groups", axes::group_gradients);
+        add("axes: many samples", axes::many_samples);
+        add("axes: accuracy at every mean", axes::accuracy);
+        add("axes: NaN and infinity stay in their row", axes::nan_stays_in_its_row);
+        add("axes: a constant row gives exactly the bias", axes::constant_rows);
+        add("axes: the same bits from run to run", axes::same_bits);
+        add("axes: a wrong kernel fails the comparison", axes::wrong_kernels);
         add("samples of the whole space", samples);
         add("the conversions of f16 that the language has are used where they are exact", f16_conversions);
         add("16-bit storage decodes and encodes every kind of number", conversions);

@@ -4,8 +4,8 @@ mod common;
 
 use common::{AFFINES, STRATEGIES};
 use gpu_layer_norm::kernel::{
-    Access, AdapterClass, BindingRole, Capabilities, Dialect, Dispatch, Entry, Geometry, Kernel, Layout, MAX_TURNS,
-    MAX_WIDTH, Operation, Place, Plan, Problem, Reduction, Role, SubgroupSizes, Tunings, Unit,
+    Access, AdapterClass, BindingRole, Capabilities, Dialect, Dimension, Dispatch, Entry, Geometry, Grid, Kernel,
+    Layout, MAX_TURNS, MAX_WIDTH, Operation, Place, Plan, Problem, Reduction, Role, SubgroupSizes, Tunings, Unit,
 };
 use gpu_layer_norm::{Affine, Error, LayerNormConfig, Modulation, Normalization, StorageType, Variance, kernel};
 use proptest::prelude::*;
@@ -108,6 +108,46 @@ fn base_and_stride(params: &kernel::Params, role: Role) -> (u32, u32) {
     }
 }
 
+/// A grid of rows, in which of a contiguous tensor of these sizes the dimensions of `is_normalized` are normalized. Weight and bias have
+/// these in the same order, or in the reverse.
+fn grid_of(sizes: &[u32], is_normalized: &[bool], reversed: bool) -> (Grid, u64, u64) {
+    let (mut rows, mut elements) = (Vec::new(), Vec::new());
+    let product = |sizes: &mut dyn Iterator<Item = u32>| sizes.product::<u32>();
+    for (axis, &size) in sizes.iter().enumerate() {
+        let stride = product(&mut sizes[axis + 1..].iter().copied());
+        let is_inner = |other: usize| if reversed { other < axis } else { other > axis };
+        let inner = (0..sizes.len()).filter(|&other| is_normalized[other] && is_inner(other));
+        let parameter_stride = if is_normalized[axis] { product(&mut inner.map(|other| sizes[other])) } else { 0 };
+        let list = if is_normalized[axis] { &mut elements } else { &mut rows };
+        list.push(Dimension { size, stride, parameter_stride });
+    }
+    let count = |dimensions: &[Dimension]| dimensions.iter().map(|it| u64::from(it.size)).product();
+    (Grid::new(&rows, &elements).expect("a grid"), count(&rows), count(&elements))
+}
+
+/// A grid of groups of channels.
+fn grid_of_groups(samples: u32, groups: u32, channels: u32, positions: u32) -> (Grid, u64, u64) {
+    let dimension = |size, stride, parameter_stride| Dimension { size, stride, parameter_stride };
+    let width = channels * positions;
+    let rows = [dimension(samples, width * groups, 0), dimension(groups, width, channels)];
+    let elements = [dimension(channels, positions, 1), dimension(positions, 1, 0)];
+    let grid = Grid::new(&rows, &elements).expect("a grid");
+    (grid, u64::from(samples) * u64::from(groups), width.into())
+}
+
+/// Elements of weight and bias, and of a row of what a condition has.
+fn parameter_elements(problem: &Problem) -> u64 {
+    let Some(grid) = problem.grid_of_rows() else { return problem.width().into() };
+    let last = |it: &Dimension| u64::from(it.size).saturating_sub(1) * u64::from(it.parameter_stride);
+    grid.rows().iter().chain(grid.elements()).map(last).sum::<u64>() + 1
+}
+
+/// Whether the elements of a row lie in blocks of positions that share weight and bias.
+fn shares_parameters(problem: &Problem) -> bool {
+    let innermost = problem.grid_of_rows().and_then(|grid| grid.elements().last());
+    innermost.is_some_and(|dimension| dimension.parameter_stride == 0)
+}
+
 /// Rows of a tile of the scans of causal normalization.
 const TILE: u64 = 64;
 
@@ -168,7 +208,8 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
             let row = match role {
                 _ if role.is_statistic() => 1,
                 Role::State => 8,
-                _ => u64::from(problem.width()),
+                _ if role.is_of_rows() => u64::from(problem.width()),
+                _ => parameter_elements(problem),
             };
             let stride = if role.is_parameter() { 0 } else { layout.row_stride.unwrap_or(row) };
             let row_of = |row: u64| match role {
@@ -185,7 +226,9 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
             assert!(bytes.end - bytes.start <= capabilities.max_binding_bytes);
             let has_it = |dispatch: &&Dispatch| plan.kernels()[dispatch.kernel].slot(role).is_some();
             for dispatch in chunk.dispatches.iter().filter(has_it) {
-                let is_single = role.is_statistic() || role == Role::State;
+                let of_parameter = role.is_parameter() || role.is_condition();
+                let is_single =
+                    role.is_statistic() || role == Role::State || of_parameter && shares_parameters(problem);
                 let unit = if is_single { 1 } else { plan.kernels()[dispatch.kernel].unit.elements().into() };
                 let (base, found) = base_and_stride(&dispatch.params, role);
                 assert_eq!(
@@ -193,7 +236,9 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
                     first,
                     "the base of the {role} leads to the first row"
                 );
-                if last_row > first_row && !role.is_parameter() {
+                // In a grid, strides do not say where rows are.
+                let has_stride = !role.is_parameter() && (problem.grid_of_rows().is_none() || !role.is_of_rows());
+                if last_row > first_row && has_stride {
                     assert_eq!(u64::from(found) * unit, stride, "the stride of the {role} leads to the next row");
                 }
                 // Indices are u32.
@@ -237,6 +282,10 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
                     assert_eq!(params.workgroups, columns * params.conditions);
                     let ends_conditions = chunk.rows.end.is_multiple_of(condition_rows);
                     assert!(chunk.rows.end == problem.rows() || ends_conditions, "after all rows of some conditions");
+                }
+                Entry::GradientChannels => {
+                    assert_eq!(params.workgroups, kernel.width.div_ceil(kernel.spans_per_workgroup));
+                    assert_eq!(plan.chunks().len(), 1, "what is added up over all samples lies in one chunk");
                 }
                 entry if scans(entry) => {
                     let length = length.expect("a sequence");
@@ -480,6 +529,74 @@ proptest! {
                 prop_assert!(needed > actual && actual == u64::from(capabilities.max_storage_buffers));
             }
             Err(error) => prop_assert!(false, "{error}"),
+        }
+    }
+
+    #[test]
+    fn a_plan_of_rows_in_a_grid_covers_every_row_once_within_the_limits(
+        capabilities in any_capabilities(),
+        binding_bytes in prop_oneof![Just(2048_u64), Just(1 << 16), Just(1 << 27)],
+        sizes in prop::collection::vec(prop_oneof![4 => 1_u32..=9, 1 => Just(16), 1 => 1_u32..=40], 1..=4),
+        is_normalized in prop::collection::vec(any::<bool>(), 4),
+        reversed in any::<bool>(),
+        groups in prop::option::weighted(0.3, (1_u32..=40, 1_u32..=4, 1_u32..=9, 1_u32..=70)),
+        backward in any::<bool>(),
+        storage in prop::sample::select(StorageType::ALL.to_vec()),
+        rows_per_condition in prop::option::weighted(0.4, 1_u64..=60),
+        offset in prop_oneof![Just(0_u64), 0_u64..=9],
+    ) {
+        let capabilities = Capabilities { max_binding_bytes: binding_bytes, ..capabilities };
+        let (grid, rows, width) = match groups {
+            Some((samples, groups, channels, positions)) => grid_of_groups(samples, groups, channels, positions),
+            None => grid_of(&sizes, &is_normalized[..sizes.len()], reversed),
+        };
+        let mut problem = Problem::new(rows, width)?.affine(Affine::WeightAndBias).grid(grid)?;
+        if let Some(rows) = rows_per_condition {
+            problem = problem.rows_per_condition(rows)?.tensor(Role::Scale, storage)?.tensor(Role::Residual, storage)?;
+            problem = problem.tensor(Role::Gate, storage)?;
+        }
+        if backward {
+            problem = problem.backward();
+            let of_parameters = [Role::WeightGradient, Role::BiasGradient];
+            let of_conditions = [Role::ScaleGradient, Role::GateGradient];
+            let conditions = of_conditions.into_iter().filter(|_| rows_per_condition.is_some());
+            for role in of_parameters.into_iter().chain(conditions) {
+                problem = match problem.tensor(role, StorageType::F32) {
+                    Ok(problem) => problem,
+                    Err(error) => {
+                        let is_grid = matches!(error, Error::Grid { .. });
+                        prop_assert!(is_grid, "{}", error);
+                        prop_assert!(groups.is_some() && role.is_condition());
+                        problem
+                    }
+                };
+            }
+        }
+        let layout = Layout { storage, offset, ..Layout::default() };
+        for role in Role::ALL.into_iter().filter(|role| role.is_of_rows()) {
+            if problem.layout(role).is_some() {
+                problem = problem.tensor(role, layout)?;
+            }
+        }
+        let strided = Layout { row_stride: Some(width + 1), ..layout };
+        let is_refused = matches!(problem.tensor(Role::Input, strided), Err(Error::Grid { .. }));
+        prop_assert!(is_refused);
+        for strategy in [None, Some(STRATEGIES[0]), Some(STRATEGIES[1]), Some(STRATEGIES[2])] {
+            let plan = match strategy {
+                None => Plan::new(&problem, &capabilities),
+                Some(strategy) => Plan::with_strategy(&problem, &capabilities, strategy),
+            };
+            match plan {
+                Ok(plan) => check(&plan, &capabilities),
+                Err(Error::Strategy { .. }) if strategy.is_some() => {}
+                // What cannot be cut, or so small a binding, or so few of them, that the scratch memory has no place.
+                Err(Error::Geometry { reason }) => prop_assert!(!reason.is_empty()),
+                Err(Error::RowSize { bytes, max }) => prop_assert!(bytes > max && max == binding_bytes),
+                Err(Error::DeviceTooSmall { needed, actual, .. }) => {
+                    prop_assert!(needed > actual && actual == u64::from(capabilities.max_storage_buffers));
+                }
+                Err(error) => prop_assert!(false, "{error}"),
+            }
         }
     }
 
@@ -808,6 +925,48 @@ fn a_tensor_larger_than_a_binding_runs_in_chunks_of_rows() {
     let plan = Plan::new(&odd, &capabilities).expect("a plan");
     assert!(plan.chunks().len() > 1);
     assert!(plan.chunks().iter().any(|chunk| chunk.dispatches[0].params.input_base > 0), "chunks begin anywhere");
+}
+
+#[test]
+fn chunks_of_rows_in_a_grid_are_whole_places_of_the_outermost_dimension() {
+    // 40 images of 6 channels and 15 pixels, 360 bytes each.
+    let (grid, rows, width) = grid_of(&[40, 6, 15], &[false, true, false], false);
+    let problem = Problem::new(rows, width).and_then(|problem| problem.grid(grid)).expect("a valid problem");
+    let small = |max_binding_bytes| Capabilities { max_binding_bytes, ..large_baseline() };
+    // Room for the alignment, and for 10 images and a part of the next.
+    let plan = Plan::new(&problem, &small(260 + 3650)).expect("a plan");
+    let ends: Vec<u64> = plan.chunks().iter().map(|chunk| chunk.rows.end).collect();
+    assert_eq!(ends, [150, 300, 450, 600]);
+    // Less than an image; and conditions that are not in step with images.
+    assert!(matches!(Plan::new(&problem, &small(260 + 350)), Err(Error::Geometry { .. })));
+    let of = |rows: u64| problem.tensor(Role::Scale, StorageType::F32)?.rows_per_condition(rows);
+    for (rows, fits) in [(15, true), (45, true), (5, true), (7, false), (20, false), (165, false)] {
+        let problem = of(rows).expect("a valid problem");
+        assert_eq!(Plan::new(&problem, &small(260 + 3650)).is_ok(), fits, "{rows} rows a condition");
+        assert!(Plan::new(&problem, &large_baseline()).is_ok());
+    }
+    // Images are not the outermost dimension of what is normalized over them.
+    let (grid, rows, width) = grid_of(&[40, 6, 15], &[true, false, false], false);
+    let problem = Problem::new(rows, width).and_then(|problem| problem.grid(grid)).expect("a valid problem");
+    assert!(matches!(Plan::new(&problem, &small(260 + 3650)), Err(Error::Geometry { .. })));
+    assert_eq!(Plan::new(&problem, &large_baseline()).expect("a plan").chunks().len(), 1);
+}
+
+#[test]
+fn gpu_plans_of_rows_side_by_side_have_neighbouring_invocations_on_neighbouring_rows() {
+    let discrete = Capabilities { class: AdapterClass::Discrete, ..large_baseline() };
+    for (channels, backward) in [(64, false), (768, false), (64, true), (256, true)] {
+        let (grid, rows, width) = grid_of(&[8, channels, 1024], &[false, true, false], false);
+        let problem = Problem::new(rows, width).and_then(|problem| problem.grid(grid)).expect("a valid problem");
+        let problem = if backward { with_gradients(problem.affine(Affine::WeightAndBias)) } else { problem };
+        let plan = Plan::new(&problem, &discrete).expect("a plan");
+        assert!(plan.kernels().iter().any(|kernel| kernel.rows_first), "{plan}");
+    }
+    // Where elements are neighbours too, or vectors of them, they stay with them.
+    let (grid, rows, width) = grid_of(&[8, 64, 32, 16], &[false, true, false, true], false);
+    let problem = Problem::new(rows, width).and_then(|problem| problem.grid(grid)).expect("a valid problem");
+    let plan = Plan::new(&problem, &discrete).expect("a plan");
+    assert!(plan.kernels().iter().all(|kernel| !kernel.rows_first && kernel.unit == Unit::Vector), "{plan}");
 }
 
 #[test]

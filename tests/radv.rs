@@ -17,6 +17,8 @@ const ELEMENTS: u64 = 1 << 28;
 /// accessed one by one are addressed one by one.
 fn most_code_bytes(operation: Operation, strategy: Strategy, storage: StorageType, width: u64) -> u64 {
     match (strategy, storage) {
+        // Channels lie apart, so each has its own address; what counts is that there are registers for all of it.
+        _ if operation.is_channels_first() => u64::MAX,
         // It measures the rows too.
         _ if operation == Operation::CausalBackward => 15_360,
         _ if operation.is_backward() => {
@@ -82,7 +84,7 @@ fn examine(chip: &str, least_waves: u64) {
     let mut kernels = 0;
     for operation in Operation::ALL {
         for storage in StorageType::ALL {
-            for width in WIDTHS {
+            for width in WIDTHS.into_iter().filter(|width| !operation.is_channels_first() || *width == 768) {
                 let problem = operation.problem(storage, ELEMENTS / width, width).expect("a problem");
                 let plan = Plan::new(&problem, radv.capabilities()).expect("a plan");
                 for kernel in plan.kernels() {
@@ -92,6 +94,7 @@ fn examine(chip: &str, least_waves: u64) {
                     let most = most_code_bytes(operation, plan.strategy(), storage, width);
                     // On vega10 a few registers too many cost the fourth, and elements one by one the third.
                     let least_waves = match least_waves {
+                        _ if operation.is_channels_first() => 1,
                         4 if operation.is_backward() => 3,
                         4 if width % 2 == 1 => 2,
                         4 if !whole && matches!(operation, Operation::Residual | Operation::Modulated) => 3,

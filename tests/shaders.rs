@@ -10,8 +10,8 @@ use std::collections::HashSet;
 
 use common::{AFFINES, STRATEGIES, geometries, kernels};
 use gpu_layer_norm::kernel::{
-    ARGUMENTS_WGSL, AdapterClass, BindingRole, Capabilities, Dialect, ENTRY_POINT, Entry, Kernel, Layout, Params, Plan,
-    Problem, Role, SubgroupSizes,
+    ARGUMENTS_WGSL, Access, AdapterClass, BindingRole, Capabilities, Dialect, Dimension, ENTRY_POINT, Entry, Geometry,
+    Grid, Kernel, Layout, Params, Plan, Problem, Reduction, Role, SubgroupSizes, Unit,
 };
 use gpu_layer_norm::{Affine, Modulation, Normalization, StorageType};
 use naga::back::{glsl, hlsl, msl, spv};
@@ -75,7 +75,106 @@ fn all_kernels() -> HashSet<Kernel> {
             }
         }
     }
+    for problem in grid_problems() {
+        let picked = |capabilities: &Capabilities| match capabilities.subgroups {
+            None => true,
+            Some(SubgroupSizes { min, max }) => (min, max) == (8, 8) || (min, max) == (32, 32),
+        };
+        let classes = [AdapterClass::Cpu, AdapterClass::Discrete];
+        for capabilities in all_capabilities().filter(|it| classes.contains(&it.class) && picked(it)) {
+            let capabilities = Capabilities { max_storage_buffers: 16, ..capabilities };
+            for strategy in STRATEGIES {
+                all.extend(kernels(Plan::with_strategy(&problem, &capabilities, strategy).ok()));
+            }
+            // Several invocations for each of some rows, which may lie side by side.
+            for (access, segment_width) in [(Access::Held, None), (Access::Reread, None), (Access::Reread, Some(16))] {
+                let (reduction, lanes) = (Reduction::Workgroup, 2);
+                let geometry =
+                    Geometry { access, reduction, lanes, spans_per_lane: 1, spans_per_workgroup: 8, segment_width };
+                all.extend(kernels(Plan::with_geometry(&problem, &capabilities, geometry).ok()));
+            }
+        }
+    }
     all
+}
+
+/// How rows may lie otherwise than one after another, with their number and width: images with channels first, of pixels that vectors
+/// divide and others; two dimensions kept and two normalized, with weight and bias in the same order and in the other one; groups of
+/// channels whose positions share weight and bias, and groups of single positions.
+fn grids() -> Vec<(Grid, u64, u64)> {
+    let dimension = |size, stride, parameter_stride| Dimension { size, stride, parameter_stride };
+    let grid = |rows: &[Dimension], elements: &[Dimension]| {
+        let count = |dimensions: &[Dimension]| dimensions.iter().map(|it| u64::from(it.size)).product();
+        (Grid::new(rows, elements).expect("a grid"), count(rows), count(elements))
+    };
+    let images = |channels: u32, pixels: u32| {
+        grid(&[dimension(2, channels * pixels, 0), dimension(pixels, 1, 0)], &[dimension(channels, pixels, 1)])
+    };
+    let kept = [dimension(3, 160, 0), dimension(5, 8, 0)];
+    let groups = |samples: u32, groups: u32, channels: u32, positions: u32| {
+        let width = channels * positions;
+        grid(
+            &[dimension(samples, width * groups, 0), dimension(groups, width, channels)],
+            &[dimension(channels, positions, 1), dimension(positions, 1, 0)],
+        )
+    };
+    vec![
+        images(40, 64),
+        images(33, 15),
+        grid(&kept, &[dimension(4, 40, 8), dimension(8, 1, 1)]),
+        grid(&kept, &[dimension(4, 40, 1), dimension(8, 1, 4)]),
+        grid(&[dimension(16, 1, 0)], &[dimension(24, 16, 1)]),
+        groups(2, 3, 4, 16),
+        groups(2, 3, 4, 15),
+        groups(1, 1, 4, 16),
+        groups(2, 12, 1, 16),
+        groups(2, 3, 8, 1),
+    ]
+}
+
+/// Every storage type in each of these grids: forward with everything and with little, backward with every gradient that there is.
+fn grid_problems() -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (grid, rows, width) in grids() {
+        for storage in StorageType::ALL {
+            let with = |problem: Problem, roles: &[(Role, StorageType)]| {
+                let all = roles.iter().try_fold(problem, |problem, &(role, storage)| problem.tensor(role, storage));
+                all.expect("a valid problem")
+            };
+            let plain = Problem::new(rows, width).expect("a valid problem").affine(Affine::WeightAndBias);
+            let plain = plain.grid(grid).expect("a valid problem");
+            let stored = [Role::Input, Role::Weight, Role::Bias, Role::Output].map(|role| (role, storage));
+            let stored = with(plain, &stored);
+            let statistics = [Role::Mean, Role::Rstd].map(|role| (role, StorageType::F32));
+            let stream = with(stored, &[(Role::Residual, storage), (Role::Sum, storage)]);
+            let conditional = [Role::Scale, Role::Shift, Role::Residual, Role::Gate].map(|role| (role, storage));
+            let conditional = with(stored, &conditional).rows_per_condition(rows / 2).unwrap_or(stored);
+            let rms = stored.normalization(Normalization::RmsNorm).expect("a valid problem");
+            let place = Layout { storage, offset: 0, row_stride: None, buffer: Some(1) };
+            let in_place = stored.tensor(Role::Input, place).and_then(|it| it.tensor(Role::Output, place));
+            problems.extend([
+                stored,
+                with(stream, &statistics),
+                conditional,
+                conditional.modulation(Modulation::Conditional),
+                rms.affine(Affine::None),
+                stored.zero_centred_weight(true),
+                in_place.expect("a valid problem"),
+            ]);
+            for forward in [stored, conditional, conditional.modulation(Modulation::Conditional), rms] {
+                let dy = [(Role::OutputGradient, storage), (Role::InputGradient, storage)];
+                let backward = with(with_gradients(forward), &dy);
+                let more = [(Role::Rstd, StorageType::F32), (Role::SumGradient, storage)];
+                problems.extend([backward.accumulate(true), with(forward.backward(), &dy)]);
+                if backward.normalization_kind() == Normalization::RmsNorm {
+                    problems.push(with(backward, &more));
+                } else {
+                    problems.push(with(with(backward, &more), &[(Role::Mean, StorageType::F32)]));
+                }
+            }
+        }
+    }
+    problems
 }
 
 /// The backward pass of a problem, with the gradients of the parameters that it has, and those of its conditions if it has any.
@@ -293,6 +392,16 @@ fn every_variant_validates_and_translates_and_binds_what_the_host_binds() {
         Entry::CausalGradientCarries,
         Entry::CausalGradientRows,
     ] {
+        assert!(all.iter().any(|kernel| kernel.entry == entry), "no {entry:?}");
+    }
+    let in_grid = |picked: &dyn Fn(&Kernel) -> bool| all.iter().any(|kernel| kernel.grid.is_some() && picked(kernel));
+    for unit in [Unit::Octet, Unit::Vector, Unit::Scalar] {
+        assert!(in_grid(&|kernel| kernel.unit == unit), "no {unit:?} in a grid");
+    }
+    for entry in [Entry::Row, Entry::Partial, Entry::Merge, Entry::Gradient, Entry::GradientSums] {
+        assert!(in_grid(&|kernel| kernel.entry == entry && kernel.rows_first), "no {entry:?} of rows side by side");
+    }
+    for entry in [Entry::GradientChannelSums, Entry::GradientChannels] {
         assert!(all.iter().any(|kernel| kernel.entry == entry), "no {entry:?}");
     }
     for kernel in &all {

@@ -11,6 +11,9 @@ pub(super) const ROWS_PER_CONDITION: usize = 128;
 /// Positions of a sequence, where there are so many rows.
 const SEQUENCE_LENGTH: usize = 1024;
 
+/// Pixels of an image, where there are so many rows.
+const PIXELS: usize = 32 * 32;
+
 /// What is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -34,10 +37,13 @@ pub enum Operation {
     Causal,
     /// Its backward pass: the gradients of input, weight and bias. It measures the positions again.
     CausalBackward,
+    /// Layer normalization with weight and bias over the channels of images of 32 × 32 pixels, channels first, as a tensor
+    /// `[rows / 1024, width, 32, 32]`; where the rows are no multiple of 1024, of one image of so many pixels.
+    ChannelsFirst,
 }
 
 impl Operation {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Plain,
         Self::Residual,
         Self::Rms,
@@ -47,6 +53,7 @@ impl Operation {
         Self::ModulatedBackward,
         Self::Causal,
         Self::CausalBackward,
+        Self::ChannelsFirst,
     ];
 
     /// Those that are not measured beside another.
@@ -63,14 +70,15 @@ impl Operation {
             Self::ModulatedBackward => "modulated_backward",
             Self::Causal => "causal",
             Self::CausalBackward => "causal_backward",
+            Self::ChannelsFirst => "channels_first",
         }
     }
 
-    /// The operation without conditions and sequences beside which this one is measured.
+    /// The operation without conditions, sequences and images beside which this one is measured.
     pub const fn counterpart(self) -> Option<Self> {
         match self {
             Self::Plain | Self::Residual | Self::Rms | Self::Backward => None,
-            Self::Modulated | Self::Causal => Some(Self::Plain),
+            Self::Modulated | Self::Causal | Self::ChannelsFirst => Some(Self::Plain),
             Self::Gated => Some(Self::Residual),
             Self::ModulatedBackward | Self::CausalBackward => Some(Self::Backward),
         }
@@ -134,6 +142,12 @@ impl Case {
         self.rows.clamp(1, SEQUENCE_LENGTH)
     }
 
+    /// Images, channels and pixels, where rows are pixels.
+    pub(super) fn image_shape(&self) -> [usize; 3] {
+        let pixels = if self.rows.is_multiple_of(PIXELS) { PIXELS.min(self.rows.max(1)) } else { self.rows };
+        [self.rows / pixels.max(1), self.width, pixels]
+    }
+
     /// Bytes that it has to move: each tensor once. Those of weight and bias, of what conditions have, of the gradients of these
     /// and of statistics are not counted.
     pub fn bytes(&self) -> u64 {
@@ -157,6 +171,7 @@ impl Case {
     pub(super) fn config(&self) -> LayerNormConfig {
         let config = match self.operation {
             Operation::Rms => LayerNormConfig::rms(self.width),
+            Operation::ChannelsFirst => LayerNormConfig::new(self.width).axes([1]),
             _ => LayerNormConfig::new(self.width).causal(self.operation.is_causal()),
         };
         config.parameter_storage(self.storage).expect_nothing()

@@ -3,6 +3,7 @@
 
 mod case;
 mod copies;
+mod detour;
 mod gradients;
 mod pool;
 pub mod report;
@@ -15,6 +16,7 @@ use gpu_layer_norm::{Affine, Error, GpuLayerNorm, Plan, PreparedPlan, Tensor, wg
 pub use case::{Case, Operation};
 pub use copies::Copies;
 use copies::Copy;
+pub use detour::Detour;
 pub use gradients::ExactGradients;
 pub use pool::Pool;
 pub use stopwatch::{Stopwatch, Work, median, medians};
@@ -26,6 +28,8 @@ pub struct Bench {
     /// Of a backward pass that reads statistics: the forward pass that saves them.
     pub forward: Option<PreparedPlan>,
     pub copies: Copies,
+    /// Of an operation over dimensions that are not the last ones: transposed, over the last one, and transposed again.
+    pub detour: Option<Detour>,
     /// |y − y_f64| at most, the rounding to storage taken off. Of a backward pass |dx − dx_f64|, as a share of what
     /// [`ExactGradients::input_error`] says.
     pub largest_error: f64,
@@ -74,6 +78,15 @@ impl Bench {
             plans.push(prepared);
         }
 
+        let detour = Detour::new(pool, &case, &layer)?;
+        if let Some(detour) = &detour {
+            let mut encoder = device.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            pool.written().into_iter().for_each(|written| encoder.clear_buffer(written, 0, None));
+            detour.record(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+            device.queue().submit([encoder.finish()]);
+            pool.check_output(&case, &pool.sum)?;
+        }
+
         let moves = pool.moves(&case);
         let most = device.capabilities().max_invocations_per_workgroup;
         let mut copies: Vec<_> = Copy::VARIANTS
@@ -97,7 +110,7 @@ impl Bench {
             }
             assert!(copied.iter().all(|&byte| byte == 0), "the copy copies");
         }
-        Ok(Self { case, plans, forward, copies, largest_error })
+        Ok(Self { case, plans, forward, copies, detour, largest_error })
     }
 
     /// The planner's pick.
@@ -120,6 +133,7 @@ impl Bench {
     ) -> Result<Times, Error> {
         let mut works: Vec<&dyn Work> = vec![&self.copies];
         works.extend(self.plans.iter().map(|plan| plan as &dyn Work));
+        works.extend(self.detour.as_ref().map(|detour| detour as &dyn Work));
         works.extend(counterpart.map(|bench| &bench.plans[0] as &dyn Work));
         let mut times = stopwatch.times(&works, samples)?;
         let counterpart = counterpart.and_then(|bench| {
@@ -127,9 +141,14 @@ impl Bench {
             let ratio = median_ratio(&times[1], &other);
             Some(Counterpart { operation: bench.case.operation, time: median(other), ratio })
         });
+        let detour = self.detour.as_ref().and_then(|_| {
+            let other = times.pop()?;
+            let ratio = median_ratio(&times[1], &other);
+            Some((median(other), ratio))
+        });
         let mut medians: Vec<_> = times.into_iter().map(median).collect();
         let copy = medians.remove(0);
-        Ok(Times { plans: medians, copy, counterpart })
+        Ok(Times { plans: medians, copy, counterpart, detour })
     }
 }
 
@@ -141,6 +160,8 @@ pub struct Times {
     pub copy: Duration,
     /// Of another operation of the same shape.
     pub counterpart: Option<Counterpart>,
+    /// Of the way by transposed copies, and how many times as long as that the planner's pick takes.
+    pub detour: Option<(Duration, f64)>,
 }
 
 /// What a case is measured beside.

@@ -217,6 +217,9 @@ impl Pool {
                 bindings.shift(region(&self.shift))
             };
         }
+        if operation == Operation::ChannelsFirst {
+            bindings = bindings.input_shape(case.image_shape());
+        }
         if operation.is_causal() { bindings.sequence_length(case.sequence_length() as u64) } else { bindings }
     }
 
@@ -254,10 +257,14 @@ impl Pool {
     /// # Panics
     /// If the result is wrong: a wrong result has no time.
     pub(super) fn check(&self, case: &Case) -> Result<f64, Error> {
-        if case.operation.is_backward() { self.check_gradients(case) } else { self.check_output(case) }
+        if case.operation.is_backward() { self.check_gradients(case) } else { self.check_output(case, &self.output) }
     }
 
-    fn check_output(&self, case: &Case) -> Result<f64, Error> {
+    /// Compares what a forward pass left in one of the buffers.
+    ///
+    /// # Panics
+    /// If the result is wrong.
+    pub(super) fn check_output(&self, case: &Case, written: &wgpu::Buffer) -> Result<f64, Error> {
         let &Case { operation, storage, width, .. } = case;
         let rounding = case.rounding();
         let exact = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<f64>>();
@@ -296,9 +303,17 @@ impl Pool {
                     };
                     source.chunks(case.sequence_length() * width).flat_map(of_sequence).collect()
                 }
+                Operation::ChannelsFirst => {
+                    let [_, channels, pixels] = case.image_shape();
+                    let of_image = |image: &[f64]| {
+                        let rows = transposed(image, pixels);
+                        transposed(&reference::layer_norm(&rows, channels, of_weight, of_bias, eps, false), channels)
+                    };
+                    source.chunks(channels * pixels).flat_map(of_image).collect()
+                }
                 _ => reference::layer_norm(&source, width, of_weight, of_bias, eps, false),
             };
-            let output = self.download(&self.output, storage, elements.clone())?;
+            let output = self.download(written, storage, elements.clone())?;
             for (y, exact) in output.iter().zip(expected) {
                 let error = (f64::from(*y) - exact).abs() - exact.abs() * rounding;
                 // f64::max would pass over a NaN.
@@ -380,6 +395,11 @@ fn condition_elements(case: &Case, elements: &Range<usize>) -> Range<usize> {
     elements.start / condition * case.width..elements.end.div_ceil(condition) * case.width
 }
 
+/// A matrix of so many columns with rows and columns exchanged.
+fn transposed(matrix: &[f64], columns: usize) -> Vec<f64> {
+    (0..columns).flat_map(|column| matrix.iter().skip(column).step_by(columns).copied()).collect()
+}
+
 /// `value` as it is stored.
 fn stored(storage: StorageType, value: f32) -> f32 {
     match storage {
@@ -400,13 +420,14 @@ fn buffer(device: &GpuDevice, elements: usize) -> wgpu::Buffer {
 }
 
 /// The elements whose results are compared, whole rows: all, or those of the first, middle and last rows where they are many.
-/// Conditions and sequences among them are whole, so that of long sequences of wide rows they may still be all.
+/// Conditions, sequences and images among them are whole, so that of long sequences of wide rows they may still be all.
 fn checked(case: &Case) -> Vec<Range<usize>> {
     const ALL: usize = 1 << 22;
     let &Case { operation, rows, width, .. } = case;
     let unit = match operation {
         _ if operation.is_causal() => case.sequence_length(),
         _ if operation.has_conditions() => ROWS_PER_CONDITION,
+        Operation::ChannelsFirst => case.image_shape()[2],
         _ => 1,
     };
     let some = (ALL / 4 / width).max(1).next_multiple_of(unit);

@@ -231,6 +231,11 @@ pub fn row(case: &Case, times: &Times) -> Value {
         result["counterpart_milliseconds"] = json!(counterpart.time.as_secs_f64() * 1e3);
         result["ratio_to_counterpart"] = json!(counterpart.ratio);
     }
+    if let Some((time, ratio)) = times.detour {
+        line += &format!("  {ratio:>5.2} × transposed");
+        result["transposed_milliseconds"] = json!(time.as_secs_f64() * 1e3);
+        result["ratio_to_transposed"] = json!(ratio);
+    }
     println!("{line}");
     result
 }

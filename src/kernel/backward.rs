@@ -132,6 +132,10 @@ pub(super) fn gradient_kernels(
     let is_scaled = kernel.modulation == Modulation::Adaptive && problem.rows() > 0;
     let read: &[Role] = if is_scaled { &[Role::Scale] } else { &[] };
     if let Some(channels) = channels {
+        let samples = problem.rows() / u64::from(channels[0]);
+        if samples > u64::from(MAX_WALK_TURNS) {
+            return refuse("the gradients of channels are added up over at most 60,000 samples at once");
+        }
         all.extend(channel_kernels(capabilities, &kernel, channels, &[&of_parameters, read].concat()));
     } else if of_parameters.into_iter().any(|role| kernel.slot(role).is_some()) {
         all.push(sums(problem, capabilities, &kernel, Entry::GradientParameters, &[&of_parameters, read].concat()));
@@ -209,8 +213,8 @@ fn channel_kernels(
         // x̂ is got from the rows' coefficients, in which RMS normalization has a mean of 0.
         normalization: Normalization::LayerNorm,
         zero_centred_weight: false,
-        conditions: false,
-        slots: only_read(kernel, &[Role::Input, Role::Residual, Role::OutputGradient]),
+        conditions: kernel.slot(Role::Gate).is_some(),
+        slots: only_read(kernel, &[Role::Input, Role::Residual, Role::Gate, Role::OutputGradient]),
         segment_width: positions,
         lanes,
         spans_per_lane: 1,
@@ -228,6 +232,7 @@ fn channel_kernels(
         unit: Unit::Scalar,
         reduction: Reduction::Lane,
         modulation: kernel.modulation,
+        conditions: false,
         grid: None,
         slots,
         width: groups * of_group,
@@ -363,8 +368,13 @@ fn longest_walk(kernel: &Kernel) -> u64 {
 pub(super) fn most_rows(problem: &Problem, capabilities: &Capabilities, kernels: &[Kernel]) -> u64 {
     let Some(kernel) = kernels.iter().find(|kernel| kernel.entry.walks()) else { return u64::MAX };
     let row_bytes: u64 = super::plan::scratch_of(kernels, 1, 0).iter().map(|(_, bytes)| bytes).sum();
-    // A sequence is taken as a whole, whatever it needs.
-    let least = problem.sequence_rows().unwrap_or(1).min(problem.rows()).max(1);
+    // A sequence is taken as a whole, whatever it needs, and so are the rows of a grid that belong together.
+    let together = match problem.grid_of_rows() {
+        Some(grid) if problem.channel_gradients().is_none() => grid.block_rows().unwrap_or(u64::MAX),
+        Some(_) => u64::MAX,
+        None => problem.sequence_rows().unwrap_or(1),
+    };
+    let least = together.min(problem.rows()).max(1);
     let by_scratch = SCRATCH_BYTES.checked_div(row_bytes).unwrap_or(u64::MAX).max(least);
     let (walks, rows) = (most_walks(capabilities, kernel), condition_rows(problem));
     // As many conditions as there are walks for, or as many rows of one.

@@ -272,8 +272,7 @@ fn first_kernel(problem: &Problem, capabilities: &Capabilities, geometry: Geomet
             ));
         }
     }
-    let has_own_parameters = |grid: &Grid| grid.rows().iter().any(|dimension| dimension.parameter_stride > 0);
-    if spans_per_lane > 1 && problem.grid_of_rows().is_some_and(has_own_parameters) {
+    if spans_per_lane > 1 && problem.grid_of_rows().is_some_and(Grid::has_parameters_by_row) {
         return refuse(format!(
             "{spans_per_lane} spans a lane share their parameters; 1 would do for rows that do not"
         ));

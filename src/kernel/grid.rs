@@ -31,8 +31,8 @@ struct List {
 }
 
 impl List {
-    /// Outermost first. Neighbours that one dimension would do for become one.
-    fn new(dimensions: &[Dimension]) -> Self {
+    /// Outermost first. Neighbours that one dimension would do for become one; where there are none, one of a single place has this stride.
+    fn new(dimensions: &[Dimension], stride: u32) -> Self {
         let mut merged: Vec<Dimension> = Vec::new();
         for &inner in dimensions.iter().filter(|dimension| dimension.size != 1) {
             let fits = |outer: &Dimension| {
@@ -47,7 +47,7 @@ impl List {
             }
         }
         if merged.is_empty() {
-            merged.push(Dimension { size: 1, stride: 1, parameter_stride: 0 });
+            merged.push(Dimension { size: 1, stride, parameter_stride: 0 });
         }
         let mut list = Self { dimensions: Default::default(), count: merged.len() };
         list.dimensions[..merged.len()].copy_from_slice(&merged);
@@ -74,7 +74,7 @@ impl Grid {
         if rows.len().max(elements.len()) > MAX_RANK + 1 {
             return Err(Error::Rank { shape: vec![0; rows.len().max(elements.len())], max: MAX_RANK });
         }
-        Ok(Self { rows: List::new(rows), elements: List::new(elements) })
+        Ok(Self { rows: List::new(rows, 0), elements: List::new(elements, 1) })
     }
 
     /// The dimensions over which rows are counted, outermost first.
@@ -142,6 +142,11 @@ impl Grid {
         let last =
             |dimension: &Dimension| u64::from(dimension.size).saturating_sub(1) * u64::from(dimension.parameter_stride);
         self.rows().iter().chain(self.elements()).map(last).sum::<u64>() + 1
+    }
+
+    /// Whether rows have parameters of their own.
+    pub(super) fn has_parameters_by_row(&self) -> bool {
+        self.rows().iter().any(|dimension| dimension.parameter_stride > 0)
     }
 
     /// Whether neighbouring elements of a row share their parameters.

@@ -395,7 +395,8 @@ fn whole_chunks(problem: &Problem, rows_per_chunk: u64) -> Result<(u64, u64), Er
 
 /// As [`whole_chunks`], where rows lie in a grid: a chunk is made of whole places of the outermost dimension.
 fn grid_chunks(problem: &Problem, grid: &Grid, rows_per_chunk: u64) -> Result<(u64, u64), Error> {
-    let conditions = if problem.has_conditions() { problem.condition_rows() } else { 1 };
+    // One condition of all rows cannot be cut wrongly.
+    let conditions = Some(condition_rows(problem)).filter(|rows| *rows < problem.rows()).unwrap_or(1);
     let block = grid.block_rows().filter(|rows| rows.is_multiple_of(conditions) || conditions.is_multiple_of(*rows));
     // Sums of channels are not kept from one chunk to the next.
     let block = block.filter(|_| problem.channel_gradients().is_none());

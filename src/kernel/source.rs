@@ -1164,7 +1164,7 @@ impl Kernel {
         match (self.slot(Role::Weight).or(self.slot(Role::Scale)), self.entry) {
             (None, _) => fragments.push(include_str!("../../shaders/gradient/factor_none.wgsl")),
             // So few turns are in its walk that it has registers for it.
-            (Some(_), Entry::GradientColumns) => {
+            (Some(_), Entry::GradientColumns) if !self.grid.as_ref().is_some_and(Grid::has_parameters_by_row) => {
                 fragments.extend([factor, include_str!("../../shaders/gradient/factor_held.wgsl")]);
             }
             (Some(_), _) => fragments.extend([factor, include_str!("../../shaders/gradient/factor_reread.wgsl")]),

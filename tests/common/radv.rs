@@ -10,8 +10,8 @@ use std::process::Command;
 
 use ash::{ext, khr, vk};
 use gpu_layer_norm::kernel::{
-    AdapterClass, Affine, BindingRole, Capabilities, Dialect, ENTRY_POINT, Kernel, Normalization, Problem, Role,
-    SubgroupSizes,
+    AdapterClass, Affine, BindingRole, Capabilities, Dialect, Dimension, ENTRY_POINT, Grid, Kernel, Normalization,
+    Problem, Role, SubgroupSizes,
 };
 use gpu_layer_norm::{Error, StorageType};
 use naga::back::spv;
@@ -20,6 +20,9 @@ use naga::valid::{Capabilities as NagaCapabilities, ShaderStages, SubgroupOperat
 
 /// A GCN chip, two RDNA 2 chips of which one is an APU, and an RDNA 3 chip; by the names that Mesa 22.3 has for them.
 pub const CHIPS: [&str; 4] = ["vega10", "navi21", "vangogh", "gfx1100"];
+
+/// Pixels of an image.
+const PIXELS: u64 = 32 * 32;
 
 const FORCE_FAMILY: &str = "RADV_FORCE_FAMILY";
 
@@ -61,10 +64,14 @@ pub enum Operation {
     ModulatedBackward,
     /// The backward pass of causal layer normalization with weight and bias, and their gradients.
     CausalBackward,
+    /// Layer normalization with weight and bias over the channels of images of 32 × 32 pixels, channels first.
+    ChannelsFirst,
+    /// Its backward pass, with the gradients of weight and bias, and given statistics.
+    ChannelsFirstBackward,
 }
 
 impl Operation {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Plain,
         Self::Residual,
         Self::Rms,
@@ -74,21 +81,40 @@ impl Operation {
         Self::RmsBackward,
         Self::ModulatedBackward,
         Self::CausalBackward,
+        Self::ChannelsFirst,
+        Self::ChannelsFirstBackward,
     ];
 
     pub fn is_backward(self) -> bool {
-        matches!(self, Self::Backward | Self::RmsBackward | Self::ModulatedBackward | Self::CausalBackward)
+        matches!(
+            self,
+            Self::Backward
+                | Self::RmsBackward
+                | Self::ModulatedBackward
+                | Self::CausalBackward
+                | Self::ChannelsFirstBackward
+        )
     }
 
-    /// The problem whose tensors are stored as `storage`; statistics and the gradients of parameters are f32.
+    /// Whether rows are pixels side by side.
+    pub fn is_channels_first(self) -> bool {
+        matches!(self, Self::ChannelsFirst | Self::ChannelsFirstBackward)
+    }
+
+    /// The problem whose tensors are stored as `storage`; statistics and the gradients of parameters are f32. Pixels are those of whole
+    /// images, no more than `rows` unless these are less than one.
     pub fn problem(self, storage: StorageType, rows: u64, width: u64) -> Result<Problem, Error> {
-        let problem = Problem::new(rows, width)?;
+        let images = (rows / PIXELS).max(1);
+        let problem = match self.is_channels_first() {
+            true => Problem::new(images * PIXELS, width)?.grid(images_of(images, width)?)?,
+            false => Problem::new(rows, width)?,
+        };
         let whole = problem.affine(Affine::WeightAndBias);
         let rms = problem.affine(Affine::Weight).normalization(Normalization::RmsNorm)?;
         let modulated = problem.rows_per_condition(256)?;
-        let causal = whole.causal(1000)?;
+        let causal = if self.is_channels_first() { whole } else { whole.causal(1000)? };
         let (problem, stored, single): (_, &[Role], &[Role]) = match self {
-            Self::Plain => (whole, &[Role::Output, Role::Bias], &[]),
+            Self::Plain | Self::ChannelsFirst => (whole, &[Role::Output, Role::Bias], &[]),
             Self::Residual => (whole, &[Role::Output, Role::Bias, Role::Residual, Role::Sum], &[]),
             Self::Rms => (rms, &[Role::Output], &[]),
             Self::Modulated => {
@@ -100,7 +126,7 @@ impl Operation {
                 &[Role::OutputGradient, Role::InputGradient],
                 &[Role::WeightGradient, Role::BiasGradient],
             ),
-            Self::Backward => (
+            Self::Backward | Self::ChannelsFirstBackward => (
                 whole.backward(),
                 &[Role::OutputGradient, Role::InputGradient],
                 &[Role::Mean, Role::Rstd, Role::WeightGradient, Role::BiasGradient],
@@ -133,8 +159,19 @@ impl fmt::Display for Operation {
             Self::ModulatedBackward => "modulated_backward",
             Self::Causal => "causal",
             Self::CausalBackward => "causal_backward",
+            Self::ChannelsFirst => "channels_first",
+            Self::ChannelsFirstBackward => "channels_first_backward",
         })
     }
+}
+
+/// Images of so many channels, channels first.
+fn images_of(images: u64, channels: u64) -> Result<Grid, Error> {
+    let fit = |count: u64| u32::try_from(count).map_err(|_| Error::Size { shape: vec![count as usize] });
+    let dimension = |size: u64, stride: u64, parameter_stride| {
+        Ok::<_, Error>(Dimension { size: fit(size)?, stride: fit(stride)?, parameter_stride })
+    };
+    Grid::new(&[dimension(images, channels * PIXELS, 0)?, dimension(PIXELS, 1, 0)?], &[dimension(channels, PIXELS, 1)?])
 }
 
 /// What the compiler says of a kernel.

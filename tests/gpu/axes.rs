@@ -699,7 +699,7 @@ pub fn every_set(name: &str, device: &GpuDevice) -> Outcome {
                 let sample = Sample {
                     normalization: normalization(i / 3),
                     affine: AFFINES[i / 2 % 3],
-                    zero_centred_weight: i % 5 == 0,
+                    zero_centred_weight: i.is_multiple_of(5),
                     storage: StorageType::ALL[(i + i / 9) % 3],
                     parameters: StorageType::ALL[i / 4 % 3],
                     statistics: true,
@@ -762,7 +762,7 @@ pub fn listed_orders(name: &str, device: &GpuDevice) -> Outcome {
                     normalization: normalization(i / 2),
                     storage: StorageType::ALL[i % 3],
                     parameters: StorageType::ALL[i / 3 % 3],
-                    statistics: i % 2 == 0,
+                    statistics: i.is_multiple_of(2),
                     backward,
                     strategy: Some(strategy),
                     ..axes(shape, set)
@@ -788,12 +788,16 @@ pub fn every_gradient(name: &str, device: &GpuDevice) -> Outcome {
                 let sample = Sample {
                     normalization: normalization(i / 3),
                     affine: AFFINES[i / 2 % 3],
-                    zero_centred_weight: i % 5 == 0,
+                    zero_centred_weight: i.is_multiple_of(5),
                     storage: StorageType::ALL[(i + i / 9) % 3],
                     parameters: StorageType::ALL[i / 4 % 3],
                     statistics: i % 4 < 2,
-                    in_place: i % 7 == 0,
-                    backward: Some(Backward { accumulate: i % 8 < 3, sum_gradient: i % 3 == 0, ..EVERY_GRADIENT }),
+                    in_place: i.is_multiple_of(7),
+                    backward: Some(Backward {
+                        accumulate: i % 8 < 3,
+                        sum_gradient: i.is_multiple_of(3),
+                        ..EVERY_GRADIENT
+                    }),
                     strategy: Some(strategy),
                     ..axes(shape, &set)
                 };
@@ -828,7 +832,7 @@ pub fn images(name: &str, device: &GpuDevice) -> Outcome {
                     ..axes(shape, &[1])
                 };
                 Sample { sum, ..base.clone() }.check(device)?;
-                if i % 2 == 0 {
+                if i.is_multiple_of(2) {
                     let backward = Backward { residual_gradient: residual, ..EVERY_GRADIENT };
                     Sample { backward: Some(backward), ..base }.check(device)?;
                 }
@@ -855,20 +859,20 @@ pub fn conditions(name: &str, device: &GpuDevice) -> Outcome {
                 let base = Sample {
                     normalization: normalization(i / 2),
                     affine: AFFINES[(i + i / 3) % 3],
-                    modulation: if i % 2 == 0 { Modulation::Adaptive } else { Modulation::Conditional },
+                    modulation: if i.is_multiple_of(2) { Modulation::Adaptive } else { Modulation::Conditional },
                     storage: StorageType::ALL[(i + i / 3) % 3],
-                    residual: i % 3 > 0,
-                    gate: i % 3 > 0,
+                    residual: !i.is_multiple_of(3),
+                    gate: !i.is_multiple_of(3),
                     scale: i % 4 != 1,
                     shift: i % 4 != 2,
                     rows_per_condition,
-                    statistics: i % 2 == 0,
+                    statistics: i.is_multiple_of(2),
                     strategy: Some(strategy),
                     ..axes(shape, set)
                 };
                 base.check(device)?;
-                let backward = Backward { accumulate: i % 2 == 1, sum_gradient: i % 4 == 0, ..EVERY_GRADIENT };
-                let backward = Backward { residual_gradient: base.residual && i % 2 == 0, ..backward };
+                let backward = Backward { accumulate: i % 2 == 1, sum_gradient: i.is_multiple_of(4), ..EVERY_GRADIENT };
+                let backward = Backward { residual_gradient: base.residual && i.is_multiple_of(2), ..backward };
                 Sample { backward: Some(backward), ..base }.check(device)?;
             }
         }
@@ -1010,13 +1014,13 @@ pub fn row_counts(name: &str, device: &GpuDevice) -> Outcome {
                     row_count: Some(count),
                     ..base.clone()
                 };
-                let backward = Backward { conditions: !is_grouped, accumulate: i % 2 == 0, ..EVERY_GRADIENT };
+                let backward = Backward { conditions: !is_grouped, accumulate: i.is_multiple_of(2), ..EVERY_GRADIENT };
                 let backward = Sample { backward: Some(backward), ..forward.clone() };
                 for sample in [forward, backward] {
                     let in_one = sample.check(device);
                     in_one.map_err(|error| format!("a count of {count}: {error}"))?;
                     // What is added up over all samples of a channel is not kept from chunk to chunk.
-                    if is_grouped && sample.backward.is_some() || name == "swiftshader" && i % 2 == 0 {
+                    if is_grouped && sample.backward.is_some() || name == "swiftshader" && i.is_multiple_of(2) {
                         continue;
                     }
                     let chunked = sample.check_with(device, |problem| sample.plan(problem, &small));
@@ -1089,7 +1093,7 @@ pub fn plans_of_gpus(name: &str, device: &GpuDevice) -> Outcome {
     .enumerate()
     {
         let backward = Some(Backward { conditions: false, ..EVERY_GRADIENT });
-        for sample in [Sample { backward, statistics: i % 2 == 0, ..base.clone() }, base] {
+        for sample in [Sample { backward, statistics: i.is_multiple_of(2), ..base.clone() }, base] {
             let sample = Sample { storage: StorageType::ALL[i % 3], ..sample };
             each(&sample, device, step(name, 3) * 2, |problem| {
                 let capabilities = device.capabilities_for(problem);
@@ -1114,12 +1118,12 @@ pub fn every_group(name: &str, device: &GpuDevice) -> Outcome {
                 }
                 let sample = Sample {
                     affine: AFFINES[(i + i / 3) % 3],
-                    zero_centred_weight: i % 5 == 0,
+                    zero_centred_weight: i.is_multiple_of(5),
                     storage: StorageType::ALL[i % 3],
                     parameters: StorageType::ALL[i / 2 % 3],
-                    statistics: i % 2 == 0,
-                    residual: i % 4 == 0,
-                    in_place: i % 3 == 0,
+                    statistics: i.is_multiple_of(2),
+                    residual: i.is_multiple_of(4),
+                    in_place: i.is_multiple_of(3),
                     strategy: Some(strategy),
                     ..groups(shape, count)
                 };
@@ -1173,19 +1177,19 @@ pub fn group_gradients(name: &str, device: &GpuDevice) -> Outcome {
                     continue;
                 }
                 let backward = Backward {
-                    sum_gradient: i % 3 == 0,
-                    parameters: i % 4 != 0,
+                    sum_gradient: i.is_multiple_of(3),
+                    parameters: !i.is_multiple_of(4),
                     accumulate: i % 3 == 1,
                     ..Backward::default()
                 };
                 let sample = Sample {
-                    affine: AFFINES[if i % 4 == 0 { i / 4 % 3 } else { 1 + i % 2 }],
-                    zero_centred_weight: i % 5 == 0,
+                    affine: AFFINES[if i.is_multiple_of(4) { i / 4 % 3 } else { 1 + i % 2 }],
+                    zero_centred_weight: i.is_multiple_of(5),
                     storage: StorageType::ALL[i % 3],
                     parameters: StorageType::ALL[i / 2 % 3],
-                    statistics: i % 2 == 0,
+                    statistics: i.is_multiple_of(2),
                     residual: i % 5 == 1,
-                    in_place: i % 7 == 0,
+                    in_place: i.is_multiple_of(7),
                     backward: Some(backward),
                     strategy: Some(strategy),
                     ..groups(shape, count)

@@ -510,6 +510,9 @@ pub fn many_conditions(name: &str, device: &GpuDevice) -> Outcome {
     Ok(())
 }
 
+/// What each of some plans gives: output, gradient by the input, gradient by the scale, or the like.
+type Runs = Vec<(String, [Vec<f32>; 3])>;
+
 /// What the planner picks for GPUs, and the other plans that it would have measured there.
 pub fn plans_of_gpus(name: &str, device: &GpuDevice) -> Outcome {
     let budget = element_budget(name) / 16;
@@ -625,7 +628,7 @@ pub fn nan_stays_in_its_condition(_: &str, device: &GpuDevice) -> Outcome {
         let layer = layer(device, modulation, &weight, &bias)?;
         let of_output_gradient = uploaded(device, width, &output_gradient)?;
         // Output or input gradient, scale gradient, shift gradient, of each plan.
-        let run = |input: &[f32], scale: &[f32]| -> Result<Vec<(String, [Vec<f32>; 3])>, Failed> {
+        let run = |input: &[f32], scale: &[f32]| -> Result<Runs, Failed> {
             let (input, scale) = (uploaded(device, width, input)?, uploaded(device, width, scale)?);
             let written = GpuTensor::zeros(device, [rows, width])?;
             let sums = [GpuTensor::zeros(device, [conditions, width])?, GpuTensor::zeros(device, [conditions, width])?];
