@@ -132,11 +132,16 @@ pub(super) fn gradient_kernels(
     let is_scaled = kernel.modulation == Modulation::Adaptive && problem.rows() > 0;
     let read: &[Role] = if is_scaled { &[Role::Scale] } else { &[] };
     if let Some(channels) = channels {
+        // Before the gradient by the input, which may take the place of what the sums are made of.
+        let columns = all.pop();
         let samples = problem.rows() / u64::from(channels[0]);
         if samples > u64::from(MAX_WALK_TURNS) {
             return refuse("the gradients of channels are added up over at most 60,000 samples at once");
         }
-        all.extend(channel_kernels(capabilities, &kernel, channels, &[&of_parameters, read].concat()));
+        let [sums, parameters] = channel_kernels(capabilities, &kernel, channels, &[&of_parameters, read].concat());
+        all.push(sums);
+        all.extend(columns);
+        all.push(parameters);
     } else if of_parameters.into_iter().any(|role| kernel.slot(role).is_some()) {
         all.push(sums(problem, capabilities, &kernel, Entry::GradientParameters, &[&of_parameters, read].concat()));
     }

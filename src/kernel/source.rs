@@ -631,13 +631,18 @@ impl Kernel {
 
     /// Elements of one access of a tensor.
     pub(super) fn elements_of_access(&self, role: Role) -> u32 {
-        let is_shared = self.shares_parameters() && (role.is_parameter() || role.is_condition());
-        if role.is_statistic() || role == Role::State || is_shared { 1 } else { self.unit.elements() }
+        let is_single = role.is_statistic() || role == Role::State || self.is_shared(role);
+        if is_single { 1 } else { self.unit.elements() }
     }
 
     /// Whether neighbouring elements of a row share their parameters.
     fn shares_parameters(&self) -> bool {
         self.grid.as_ref().is_some_and(Grid::has_shared_parameters)
+    }
+
+    /// Whether they share one of this tensor.
+    fn is_shared(&self, role: Role) -> bool {
+        self.shares_parameters() && (role.is_parameter() || role.is_condition())
     }
 
     /// Whether a condition changes what x̂ is multiplied by, or what is added to it.
@@ -770,7 +775,7 @@ impl Kernel {
     /// What lies in memory, in WGSL.
     fn element(&self, role: Role) -> &'static str {
         let Some(slot) = self.slot(role) else { return "Quad" };
-        let is_shared = self.shares_parameters() && self.elements_of_access(role) == 1;
+        let is_shared = self.is_shared(role);
         match (slot.storage, self.unit) {
             _ if role.is_statistic() => "f32",
             (StorageType::F32, _) if is_shared => "f32",
@@ -842,7 +847,7 @@ impl Kernel {
 
     fn write_getter(&self, wgsl: &mut String, role: Role, slot: Slot) -> std::fmt::Result {
         let (index, storage) = (self.index(role), slot.storage);
-        if self.shares_parameters() && (role.is_parameter() || role.is_condition()) {
+        if self.is_shared(role) {
             return self.write_shared_getter(wgsl, role, storage);
         }
         if role.is_statistic() {
