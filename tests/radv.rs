@@ -23,10 +23,14 @@ fn most_code_bytes(operation: Operation, strategy: Strategy, storage: StorageTyp
         _ if operation == Operation::CausalBackward => 15_360,
         _ if operation.is_backward() => {
             if width % 2 == 1 {
-                7680
+                8192
             } else {
                 4608
             }
+        }
+        // A condition's scale and shift are addressed and read beside weight and bias.
+        _ if operation == Operation::Modulated => {
+            most_code_bytes(Operation::Residual, strategy, storage, width) * 10 / 9
         }
         _ if width % 2 == 1 => 15_360,
         (Strategy::Resident, StorageType::F32) => 8192,

@@ -31,8 +31,10 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<
 /// Neighbouring rows, not neighbouring elements, are neighbours in memory (`Grid::has_rows_side_by_side`): a workgroup has some rows, so
 /// that it reads what lies together, and on a GPU several invocations share each.
 fn side_by_side(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry> {
-    // Neighbours in memory: 128 bytes of f32.
+    // Neighbours in memory: 128 bytes of f32, or where a workgroup would be larger than one that leaves its invocations registers enough
+    // to hold elements in, 64 bytes.
     const ROWS: u32 = 32;
+    const HOLDING: u32 = 512;
     let max = 1_u32 << max_invocations(capabilities).max(1).ilog2();
     let geometry = |access, lanes: u32, workgroup: u32| {
         let reduction = if lanes == 1 { Reduction::Lane } else { Reduction::Workgroup };
@@ -45,10 +47,10 @@ fn side_by_side(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry>
     // Elements that an invocation holds; in the backward pass there are four tensors of them.
     let held = if problem.operation() == Operation::Backward { 8 } else { 32 };
     let lanes_of = |elements: u32| problem.width().div_ceil(elements).next_power_of_two();
-    let most = (max / ROWS).max(1);
-    let resident = [lanes_of(held / 2), lanes_of(held)].into_iter().filter(|lanes| *lanes <= most);
-    let resident = resident.map(|lanes| geometry(Access::Held, lanes, (lanes * ROWS).max(256).min(max)));
-    let lanes = lanes_of(8).min(most);
+    let held = [(held / 2, ROWS), (held, ROWS), (held, ROWS / 2)].map(|(elements, rows)| (lanes_of(elements), rows));
+    let resident = held.into_iter().filter(|(lanes, rows)| *lanes <= HOLDING.min(max) / rows);
+    let resident = resident.map(|(lanes, rows)| geometry(Access::Held, lanes, (lanes * rows).max(256).min(max)));
+    let lanes = lanes_of(8).min((max / ROWS).max(1));
     resident.chain([geometry(Access::Reread, lanes, (lanes * ROWS).max(256).min(max))]).collect()
 }
 
