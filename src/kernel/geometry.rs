@@ -260,6 +260,12 @@ fn first_kernel(problem: &Problem, capabilities: &Capabilities, geometry: Geomet
         dialect: capabilities.dialect,
         ..plain_kernel(problem)?
     };
+    let kernel = match geometry {
+        Geometry { access: Access::Reread, lanes: 1, spans_per_lane: 4, .. } if divides_rows(problem) => {
+            Kernel { unit: Unit::Rows, rows_first: false, ..kernel }
+        }
+        _ => kernel,
+    };
     if let Access::Partly { registers, shared } = access {
         if segment_width.is_some() || spans_per_workgroup != 1 {
             return refuse("a row is partly held by a whole workgroup or not at all".into());
@@ -351,7 +357,9 @@ pub(super) fn check_kernel(kernel: &Kernel, capabilities: &Capabilities) -> Resu
     if size > most {
         return refuse(format!("{size} invocations a workgroup, the device has {most}"));
     }
-    let turns = u64::from(kernel.turns()) * u64::from(kernel.spans_per_lane);
+    // Four rows at once are gone over in one loop.
+    let loops = if kernel.unit == Unit::Rows { 1 } else { kernel.spans_per_lane };
+    let turns = u64::from(kernel.turns()) * u64::from(loops);
     let tensors = if kernel.entry == Entry::Gradient { 2 + kernel.column_sums.count() } else { 1 };
     let held = match kernel.access {
         Access::Held => turns,
@@ -460,6 +468,15 @@ pub(super) fn unit_of(problem: &Problem) -> Unit {
     } else {
         Unit::Scalar
     }
+}
+
+/// Whether the forward pass may take four neighbouring rows at once.
+fn divides_rows(problem: &Problem) -> bool {
+    let whole = |(role, layout): (Role, &Layout)| !role.is_of_rows() || layout.offset.is_multiple_of(4);
+    problem.operation() == Operation::Forward
+        && problem.grid_of_rows().is_some_and(|grid| grid.divides_rows() && !grid.has_parameters_by_row())
+        && problem.layout(Role::Output).is_some()
+        && problem.tensors().all(whole)
 }
 
 /// How the kernels get at each tensor.

@@ -107,6 +107,15 @@ impl Grid {
         innermost(self.rows()) == 1 && innermost(self.elements()) > 1
     }
 
+    /// Whether the elements of four neighbouring rows at one position are one access.
+    pub(super) fn divides_rows(&self) -> bool {
+        let Some((innermost, outer)) = self.rows().split_last() else { return false };
+        let mut strides = outer.iter().chain(self.elements()).map(|dimension| dimension.stride);
+        self.has_rows_side_by_side()
+            && innermost.size.is_multiple_of(4)
+            && strides.all(|stride| stride.is_multiple_of(4))
+    }
+
     /// Whether all places have parameters of their own, the same for all rows.
     pub(super) fn has_parameters_by_element(&self) -> bool {
         self.rows().iter().all(|dimension| dimension.parameter_stride == 0)

@@ -68,7 +68,7 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities, traits:
     let doubled = match unit {
         Unit::Octet => !larger,
         Unit::Vector => true,
-        Unit::Pair | Unit::Scalar => false,
+        Unit::Pair | Unit::Scalar | Unit::Rows => false,
     };
     let many = if many == 2 * subgroup && doubled && !tight { subgroup } else { many };
     let first = if rows < traits.fill { at_most(FEW).max(many) } else { many };

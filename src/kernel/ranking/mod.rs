@@ -42,7 +42,10 @@ fn side_by_side(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry>
         Geometry { access, reduction, lanes, spans_per_lane: 1, spans_per_workgroup, segment_width: None }
     };
     if capabilities.class == AdapterClass::Cpu {
-        return vec![geometry(Access::Reread, 1, ROWS.min(max))];
+        let one = geometry(Access::Reread, 1, ROWS.min(max));
+        // Four rows at once, whose elements at one position are one access.
+        let four = Geometry { spans_per_lane: 4, spans_per_workgroup: 4 * (ROWS / 2).min(max), ..one };
+        return vec![four, one];
     }
     // Elements that an invocation holds; in the backward pass there are four tensors of them.
     let held = if problem.operation() == Operation::Backward { 8 } else { 32 };
