@@ -9,10 +9,13 @@ fn kernel(place: Place) {
     let first = place.first_span * params.tiles;
     var carry = no_suffix();
     for (var tile = params.tiles; tile > 0u; tile--) {
-        let own = suffix_from(suffixes[first + tile - 1u]);
+        var own = suffix_from(suffixes[first + tile - 1u]);
         suffixes[first + tile - 1u] = stored_suffix(carry);
         // A tile that a row count has left without rows brings nothing.
         if own.rows > 0u {
+            // One of constants alone has no unit, and takes that of what follows.
+            let numbers = bitcast<u32>(own.sum.value) | bitcast<u32>(own.factor.value);
+            own.exponent = select(own.exponent, carry.exponent, (numbers & MAGNITUDE_BITS) == 0u);
             carry = prepend(own, carry);
         }
     }

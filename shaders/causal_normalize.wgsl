@@ -15,6 +15,8 @@ fn measure(place: Place, slot: u32) -> bool {
 }
 
 fn kernel(place: Place) {
+    // A vote needs a reduction before it.
+    _ = span_max(0u);
     if workgroup_or(u32(measure_all(place))) == 0u {
         span_normalize(place);
     } else {

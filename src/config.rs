@@ -346,13 +346,24 @@ impl LayerNormConfig {
     ///
     /// # Errors
     /// [`Error::NormalizedShape`], [`Error::Rank`], [`Error::Width`], [`Error::Eps`], [`Error::UnbiasedWidth`],
-    /// [`Error::RmsNorm`], [`Error::Size`].
+    /// [`Error::RmsNorm`], [`Error::Size`]; [`Error::Axes`] unless each axis is named once and has a size, [`Error::Groups`] unless
+    /// groups divide the channels, [`Error::Grid`] for axes or groups of a causal layer.
     pub fn problem(&self, rows: u64) -> Result<Problem, Error> {
         let dimensions = self.normalized_shape.dimensions();
         if let Axes::Groups { groups, sample_shape } = &self.axes {
             if *groups == 0 || sample_shape.first().is_none_or(|channels| !channels.is_multiple_of(*groups)) {
                 return Err(Error::Groups { groups: *groups, sample_shape: sample_shape.clone() });
             }
+        }
+        if let Axes::Of(axes) = &self.axes {
+            let is_new = |(i, axis): (usize, &isize)| !axes[..i].contains(axis);
+            if axes.len() != dimensions.len() || !axes.iter().enumerate().all(is_new) {
+                let (axes, normalized_shape) = (axes.clone(), dimensions.to_vec());
+                return Err(Error::Axes { axes, normalized_shape, shape: Vec::new() });
+            }
+        }
+        if self.causal && self.axes != Axes::Trailing {
+            return Err(Error::Grid { what: "causal normalization" });
         }
         let is_over_none = matches!(&self.axes, Axes::Of(axes) if axes.is_empty());
         if dimensions.is_empty() && !is_over_none || dimensions.contains(&0) {
@@ -426,7 +437,14 @@ impl LayerNormConfig {
     }
 
     fn view_of_places(&self, shape: &[usize], places: &[usize]) -> Result<View, Error> {
-        let too_large = || Error::Size { shape: shape.to_vec() };
+        // The last axes in their order, or none: rows are elements one after another.
+        let first = shape.len() - places.len();
+        if places.iter().copied().eq(first..shape.len()) || shape.contains(&0) {
+            let is_kept = |(axis, _): &(usize, &usize)| !places.contains(axis);
+            let leading = shape.iter().enumerate().filter(is_kept).map(|(_, size)| *size).collect();
+            return Ok(View { leading, grid: None });
+        }
+        let too_large = || Error::Grid { what: "a tensor of more than 2^32 elements" };
         let fit = |count: Option<u64>| count.and_then(|count| u32::try_from(count).ok()).ok_or_else(too_large);
         let (mut rows, mut elements, mut leading) = (Vec::new(), Vec::new(), Vec::new());
         for (axis, &size) in shape.iter().enumerate() {
@@ -443,11 +461,7 @@ impl LayerNormConfig {
                 leading.push(size);
             }
         }
-        // The last axes in their order, or none: rows are elements one after another.
-        let first = shape.len() - places.len();
-        let is_trailing = places.iter().copied().eq(first..shape.len());
-        let grid = if is_trailing || shape.contains(&0) { None } else { Some(Grid::new(&rows, &elements)?) };
-        Ok(View { leading, grid })
+        Ok(View { leading, grid: Some(Grid::new(&rows, &elements)?) })
     }
 
     fn grid_of_groups(&self, groups: usize, samples: &[usize], shape: &[usize]) -> Result<Grid, Error> {

@@ -117,11 +117,13 @@ fn regions_are_one_sequence_unless_a_length_is_told() {
 }
 
 #[test]
-fn a_layer_that_is_not_causal_takes_no_notice_of_a_length() {
+fn a_layer_that_is_not_causal_takes_no_length() {
     let plain = GpuLayerNorm::new(&device(), &LayerNormConfig::new(4).expect_nothing()).expect("a layer");
     let input = upload([6, 4], some(24));
     let output = zeros([6, 4]);
-    plain.execute(&device(), &Bindings::new(6, &input, &output).sequence_length(3)).expect("an output");
+    let error = plain.execute(&device(), &Bindings::new(6, &input, &output).sequence_length(3)).err();
+    assert_eq!(error, Some(Error::Needs { what: "sequence length", needs: "causal normalization" }));
+    plain.execute(&device(), &Bindings::new(6, &input, &output)).expect("an output");
     assert_near(&values(&output), &reference::layer_norm(&some(24), 4, None, None, 1e-5, false), "not causal");
 }
 

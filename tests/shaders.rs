@@ -403,7 +403,7 @@ fn every_variant_validates_and_translates_and_binds_what_the_host_binds() {
         assert!(all.iter().any(|kernel| kernel.entry == entry), "no {entry:?}");
     }
     let in_grid = |picked: &dyn Fn(&Kernel) -> bool| all.iter().any(|kernel| kernel.grid.is_some() && picked(kernel));
-    for unit in [Unit::Octet, Unit::Vector, Unit::Scalar] {
+    for unit in [Unit::Octet, Unit::Vector, Unit::Scalar, Unit::Rows] {
         assert!(in_grid(&|kernel| kernel.unit == unit), "no {unit:?} in a grid");
     }
     for entry in [Entry::Row, Entry::Partial, Entry::Merge, Entry::Gradient, Entry::GradientSums] {

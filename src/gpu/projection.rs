@@ -2,7 +2,8 @@ use super::pipelines::{Pipeline, Shader};
 use super::{GpuDevice, GpuTensor};
 use crate::Error;
 use crate::kernel::{
-    Activation, Finish, MAX_ELEMENTS, Picked, ProjectionBinding, ProjectionKernel, ProjectionParams, Sharing,
+    Activation, AdapterClass, Finish, MAX_ELEMENTS, Picked, ProjectionBinding, ProjectionKernel, ProjectionParams,
+    Sharing,
 };
 
 /// Categories of the samples of a batch, on the device: which rows of a table they take.
@@ -159,6 +160,9 @@ impl TableGradient<'_> {
     }
 }
 
+/// The most terms that one invocation adds up on a processor: these, and a sum of each 16 of them, in loops.
+const MAX_TERMS: u32 = 57_000;
+
 /// What a kernel binds.
 struct Buffers<'a> {
     left: Option<&'a wgpu::Buffer>,
@@ -185,6 +189,12 @@ impl Step {
     ) -> Result<Option<Self>, Error> {
         if params.rows == 0 || params.columns == 0 || params.terms == 0 {
             return Ok(None);
+        }
+        // llvmpipe ends an invocation's loops after 65,534 turns, and goes on with a wrong result.
+        if device.capabilities().class == AdapterClass::Cpu && params.terms > MAX_TERMS {
+            return Err(Error::Geometry {
+                reason: format!("sums of {} terms, on a processor the most is {MAX_TERMS}", params.terms),
+            });
         }
         let bindings = kernel.bindings();
         let needed = bindings.len() as u32 - 1;

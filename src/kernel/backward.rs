@@ -206,7 +206,7 @@ fn channel_kernels(
     // On a processor, one invocation for each channel, unless its loop would be too long.
     let (lanes, workgroup) = match capabilities.class {
         AdapterClass::Cpu => (units.div_ceil(super::MAX_TURNS), 16),
-        _ => (units.div_ceil(8).min(256), 256),
+        _ => (units.div_ceil(8).min(256).max(units.div_ceil(super::MAX_TURNS)), 256),
     };
     let lanes = lanes.next_power_of_two().min(max);
     let workgroup = workgroup.min(max).max(lanes);

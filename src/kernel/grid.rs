@@ -69,7 +69,7 @@ impl Grid {
     /// Rows over some dimensions and elements over others, outermost first.
     ///
     /// # Errors
-    /// [`Error::Size`] if a size does not fit.
+    /// [`Error::Rank`] for more dimensions than a tensor may have, and one.
     pub fn new(rows: &[Dimension], elements: &[Dimension]) -> Result<Self, Error> {
         if rows.len().max(elements.len()) > MAX_RANK + 1 {
             return Err(Error::Rank { shape: vec![0; rows.len().max(elements.len())], max: MAX_RANK });
@@ -93,18 +93,27 @@ impl Grid {
         self
     }
 
-    /// Rows that lie within one place of the outermost dimension, where these lie one after another in memory; `None` where they do not.
+    /// Rows that lie within one place of the outermost dimension, where these lie one after another in memory and share their parameters;
+    /// `None` where they do not.
     pub(super) fn block_rows(&self) -> Option<u64> {
         let [outermost, inner @ ..] = self.rows() else { return None };
         let is_outermost = |other: &Dimension| other.size <= 1 || other.stride <= outermost.stride;
         let rows = inner.iter().map(|dimension| u64::from(dimension.size)).product();
-        (inner.iter().all(is_outermost) && self.elements().iter().all(is_outermost)).then_some(rows)
+        let has_own_parameters = outermost.parameter_stride > 0;
+        let are_blocks = inner.iter().all(is_outermost) && self.elements().iter().all(is_outermost);
+        (are_blocks && !has_own_parameters).then_some(rows)
     }
 
     /// Whether neighbouring rows are neighbours in memory, and neighbouring elements of a row are not.
     pub(super) fn has_rows_side_by_side(&self) -> bool {
         let innermost = |dimensions: &[Dimension]| dimensions.last().map_or(0, |dimension| dimension.stride);
         innermost(self.rows()) == 1 && innermost(self.elements()) > 1
+    }
+
+    /// Elements from the first to the last, and one.
+    pub(super) fn reach(&self) -> u64 {
+        let last = |dimension: &Dimension| u64::from(dimension.size).saturating_sub(1) * u64::from(dimension.stride);
+        self.rows().iter().chain(self.elements()).map(last).sum::<u64>() + 1
     }
 
     /// Whether the elements of four neighbouring rows at one position are one access.

@@ -234,7 +234,8 @@ impl Plan {
     /// Mean and rstd are among them where the backward pass measures them itself.
     ///
     /// In the backward pass they have 64 MiB at most in all, and more only for rows of more than 2^21 elements: then 32 MiB, and as much
-    /// as four rows of f32. In the forward pass each is at most as long as a binding may be.
+    /// as four rows of f32; and where rows belong together, as those of a sequence and of groups of channels do, some tens of bytes for
+    /// each of these. In the forward pass each is at most as long as a binding may be.
     pub fn scratch(&self) -> &[(BindingRole, u64)] {
         &self.scratch
     }
@@ -402,12 +403,15 @@ fn grid_chunks(problem: &Problem, grid: &Grid, rows_per_chunk: u64) -> Result<(u
     let block = block.filter(|_| problem.channel_gradients().is_none());
     match block.map(|rows| rows.max(conditions)).filter(|rows| *rows <= rows_per_chunk) {
         Some(rows) => Ok((rows_per_chunk - rows_per_chunk % rows, u64::MAX)),
-        None => Err(Error::Geometry {
-            reason: format!(
-                "{} rows that do not lie one after another, of which the device binds {rows_per_chunk} at once",
-                problem.rows()
-            ),
-        }),
+        None => {
+            let why = match problem.channel_gradients() {
+                Some(_) => "are taken at once for the gradients of channels",
+                None => "do not lie one after another, or have parameters of their own",
+            };
+            let rows = problem.rows();
+            let reason = format!("{rows} rows that {why}, and {rows_per_chunk} at once are what the device can do");
+            Err(Error::Geometry { reason })
+        }
     }
 }
 

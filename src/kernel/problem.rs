@@ -561,8 +561,8 @@ impl Problem {
     /// With rows and elements that lie otherwise than one after another.
     ///
     /// # Errors
-    /// [`Error::Grid`] if the grid has other numbers of rows or elements, if a tensor has a row stride, if the normalization is causal, or
-    /// if places share parameters whose gradients are asked for.
+    /// [`Error::Grid`] if the grid has other numbers of rows or elements, or gaps; if a tensor has a row stride, if the normalization is
+    /// causal, or if places share a scale, shift or gate whose gradient is asked for.
     pub fn grid(self, grid: Grid) -> Result<Self, Error> {
         let product = |dimensions: &[super::Dimension]| {
             dimensions.iter().try_fold(1_u64, |product, dimension| product.checked_mul(dimension.size.into()))
@@ -570,6 +570,9 @@ impl Problem {
         let (rows, elements) = (product(grid.rows()), product(grid.elements()));
         if rows.is_none_or(|rows| rows != self.rows) && self.rows > 0 || elements != Some(self.width.into()) {
             return Err(Error::Grid { what: "a grid of other rows or elements" });
+        }
+        if self.rows > 0 && self.rows.checked_mul(self.width.into()).is_none_or(|elements| grid.reach() > elements) {
+            return Err(Error::Grid { what: "a grid with gaps" });
         }
         Self { grid: Some(grid), ..self }.without_contradiction()
     }

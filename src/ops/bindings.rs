@@ -1,5 +1,6 @@
 use crate::gpu::{Region, RowCount, check_buffer};
 use crate::kernel::{Operation, Problem, Role};
+use crate::tensor::product;
 use crate::{Error, GpuTensor, LayerNormConfig, Modulation, wgpu};
 
 /// What an operation reads and writes. [`Bindings::new`] and [`Bindings::of`] begin those of a forward pass: rows of input and
@@ -297,7 +298,7 @@ impl Bindings {
     ///     layer_norm.execute(&device, &Bindings::of(&input, &output).state(&state))?;
     ///     found.extend(output.download()?.into_values());
     /// }
-    /// assert!(found.iter().zip(expected.values()).all(|(a, b)| (a - b).abs() < 1e-6));
+    /// assert!(found.iter().zip(&*expected.values()).all(|(a, b)| (a - b).abs() < 1e-6));
     /// # Ok::<(), gpu_layer_norm::Error>(())
     /// ```
     #[must_use]
@@ -435,6 +436,15 @@ impl Bindings {
         if let Some(input) = self.whole_input() {
             self.check_shapes(config, input)?;
         }
+        if let (Some(expected), Some(input)) = (&self.input_shape, self.whole_input()) {
+            if expected[..] != *input.shape() {
+                let (expected, actual) = (expected.clone(), input.shape().to_vec());
+                return Err(Error::Shape { what: Role::Input.name(), expected, actual });
+            }
+        }
+        if self.sequence_length.is_some() && !config.is_causal() {
+            return Err(Error::Needs { what: "sequence length", needs: "causal normalization" });
+        }
         let rows = self.row_total(config)?;
         let mut problem = config.problem(rows)?;
         if let Some(shape) = self.shape() {
@@ -514,11 +524,13 @@ impl Bindings {
         role: Role,
         tensor: &GpuTensor,
     ) -> Result<(), Error> {
-        let rows = leading.iter().map(|&dimension| dimension as u64).product::<u64>();
+        let product =
+            |dimensions: &[usize]| product(dimensions).ok_or_else(|| Error::Size { shape: dimensions.to_vec() });
+        let rows = product(leading)?;
         let of_each = self.rows_per_condition.or(self.condition_rows(config)).unwrap_or(1).max(1);
         let conditions = rows.div_ceil(of_each);
         let found = tensor.shape().strip_suffix(config.parameter_shape());
-        let found = found.map(|conditions| conditions.iter().map(|&dimension| dimension as u64).product::<u64>());
+        let found = found.map(product).transpose()?;
         if found == Some(conditions) {
             return Ok(());
         }
@@ -539,7 +551,7 @@ impl Bindings {
         let conditions = Role::ALL.into_iter().filter(|role| role.is_condition()).find_map(shape)?;
         let conditions = conditions.strip_suffix(config.parameter_shape())?;
         let rest = leading.strip_prefix(conditions)?;
-        Some(rest.iter().map(|&dimension| dimension as u64).product::<u64>().max(1))
+        Some(product(rest)?.max(1))
     }
 
     /// That every region lies within a buffer that can be bound.

@@ -267,25 +267,21 @@ fn of_kind(sample: Sample, (normalization, variance): (Normalization, Variance))
     Sample { normalization, variance, mean, ..sample }
 }
 
-/// Every strategy, storage type, normalization and kind of variance, over sequences of every length; the last one cut short.
+/// Every strategy, storage type, normalization and kind of variance, each with each of the others, over sequences of every length; the
+/// last one cut short.
 pub fn every_strategy(name: &str, device: &GpuDevice) -> Outcome {
-    let mut i = 0;
     for (s, storage) in StorageType::ALL.into_iter().enumerate() {
         for (k, kind) in KINDS.into_iter().enumerate() {
-            for strategy in STRATEGIES {
-                i += 1;
-                if name == "swiftshader" && i % 3 > 0 {
-                    continue;
-                }
-                // Rows that can be split, and not of one unit.
-                let width = [130, 264, 129][(s + k) % 3];
-                let lengths = LENGTHS.iter().filter(|length| **length < 1000 || i % 4 == 0 && name != "swiftshader");
-                for &length in lengths {
-                    let sequences = if length > 200 { 2 } else { 3 };
-                    let sample = of_kind(sample(storage, sequences, length, width), kind);
-                    let rows = sample.rows - length / 2;
-                    Sample { rows, affine: AFFINES[i % 3], strategy: Some(strategy), ..sample }.check(device)?;
-                }
+            let strategy = STRATEGIES[(s + 2 * k) % 3];
+            // Rows that can be split, and not of one unit.
+            let width = [130, 264, 129][(s + k) % 3];
+            let is_long = (s + k) % 3 == 0 && name != "swiftshader";
+            let lengths = LENGTHS.iter().filter(|length| **length < 1000 || is_long);
+            for &length in lengths {
+                let sequences = if length > 200 { 2 } else { 3 };
+                let sample = of_kind(sample(storage, sequences, length, width), kind);
+                let rows = sample.rows - length / 2;
+                Sample { rows, affine: AFFINES[(s + k) % 3], strategy: Some(strategy), ..sample }.check(device)?;
             }
         }
     }
@@ -301,27 +297,26 @@ pub fn every_gradient(name: &str, device: &GpuDevice) -> Outcome {
     let mut i = 0;
     for (s, storage) in StorageType::ALL.into_iter().enumerate() {
         for (k, kind) in KINDS.into_iter().enumerate() {
-            for strategy in [Strategy::Streaming, Strategy::Split] {
-                i += 1;
-                if name == "swiftshader" && i % 3 > 0 {
-                    continue;
-                }
-                let width = [130, 264, 129][(s + k) % 3];
-                for length in LENGTHS.into_iter().filter(|length| *length < 1000) {
-                    let sample = backward_of(of_kind(sample(storage, 3, length, width), kind));
-                    let more = (i % 2 == 0).then_some(spot(storage));
-                    let backward = sample.backward.map(|backward| Backward { sum_gradient: more, ..backward });
-                    let rows = sample.rows - length / 2;
-                    let sample = Sample {
-                        backward,
-                        rows,
-                        residual: more,
-                        affine: AFFINES[i / 2 % 3],
-                        strategy: Some(strategy),
-                        ..sample
-                    };
-                    sample.check_where_it_fits(device)?;
-                }
+            i += 1;
+            if name == "swiftshader" && i % 2 > 0 {
+                continue;
+            }
+            let strategy = [Strategy::Streaming, Strategy::Split][(s + k) / 2 % 2];
+            let width = [130, 264, 129][(s + k) % 3];
+            for length in LENGTHS.into_iter().filter(|length| *length < 1000) {
+                let sample = backward_of(of_kind(sample(storage, 3, length, width), kind));
+                let more = ((i + i / 9) % 2 == 0).then_some(spot(storage));
+                let backward = sample.backward.map(|backward| Backward { sum_gradient: more, ..backward });
+                let rows = sample.rows - length / 2;
+                let sample = Sample {
+                    backward,
+                    rows,
+                    residual: more,
+                    affine: AFFINES[(s + 2 * k) % 3],
+                    strategy: Some(strategy),
+                    ..sample
+                };
+                sample.check_where_it_fits(device)?;
             }
         }
     }
@@ -331,21 +326,23 @@ pub fn every_gradient(name: &str, device: &GpuDevice) -> Outcome {
     Ok(())
 }
 
-/// Each reduction and segmentation, also those that the planner would not pick here, forward and backward.
+/// Each reduction and segmentation, also those that the planner would not pick here, forward and backward. Each width tries some of
+/// them.
 pub fn every_geometry(name: &str, device: &GpuDevice) -> Outcome {
-    let step = if name == "swiftshader" { 4 } else { 1 };
+    let step = if name == "swiftshader" { 4 } else { 3 };
     let mut total = 0;
-    for (width, variance) in [(2, Variance::Unbiased), (129, Variance::Biased), (1000, Variance::Biased)] {
+    let widths = [(2, Variance::Unbiased), (129, Variance::Biased), (1000, Variance::Biased)];
+    for (w, (width, variance)) in widths.into_iter().enumerate() {
         let forward = Sample { variance, ..sample(StorageType::F32, 2, 70, width) };
         for sample in [forward.clone(), backward_of(forward)] {
             let layer = sample.layer(device)?;
-            let mut i = 0;
+            let mut i = w;
             let mut left = true;
             while left {
                 let pick = |problem: &Problem| {
                     let mut all = geometries(problem, device.capabilities());
                     left = i + step < all.len();
-                    Ok(all.swap_remove(i))
+                    Ok(all.swap_remove(i.min(all.len() - 1)))
                 };
                 where_it_fits(device, sample.check_with(device, &layer, pick))?;
                 i += step;
@@ -885,53 +882,48 @@ pub fn row_counts(name: &str, device: &GpuDevice) -> Outcome {
 }
 
 /// Together with residual, gate, scale and shift in both forms, and with a sum in the place of the residual.
-pub fn together(name: &str, device: &GpuDevice) -> Outcome {
+pub fn together(_: &str, device: &GpuDevice) -> Outcome {
     let mut i = 0;
-    for storage in StorageType::ALL {
-        for modulation in [Modulation::Adaptive, Modulation::Conditional] {
-            for strategy in STRATEGIES {
-                i += 1;
-                if name == "swiftshader" && i % 3 > 0 {
-                    continue;
-                }
-                for (rows_per_condition, has_gate) in [(70, true), (5, true), (1, false)] {
-                    let own = Some(spot(storage));
-                    let base = of_kind(sample(storage, 2, 70, [33, 64][i % 2]), KINDS[i % 3]);
-                    let base = Sample {
-                        // Not a whole number of sequences.
-                        rows: 150,
-                        affine: AFFINES[(i + i / 9) % 3],
-                        zero_centred_weight: i % 4 == 0,
-                        modulation,
-                        rows_per_condition,
-                        strategy: Some(strategy),
-                        residual: own,
-                        gate: own.filter(|_| has_gate),
-                        scale: own,
-                        shift: own,
-                        ..base
-                    };
-                    base.check_where_it_fits(device)?;
-                    let stream = Sample {
-                        sum: Some(Target::InPlaceOf(Role::Residual)),
-                        output: Target::InPlaceOf(Role::Input),
-                        mean: None,
-                        rstd: None,
-                        ..base.clone()
-                    };
-                    stream.check_where_it_fits(device)?;
-                    let sample = backward_of(base);
-                    let backward = Backward {
-                        sum_gradient: own,
-                        scale_gradient: Some(Spot::default()),
-                        shift_gradient: own,
-                        gate_gradient: Some(Spot::default()).filter(|_| has_gate),
-                        residual_gradient: Some(Target::InPlaceOf(Role::SumGradient)).filter(|_| has_gate),
-                        ..sample.backward.unwrap_or_default()
-                    };
-                    Sample { backward: Some(backward), ..sample }.check_where_it_fits(device)?;
-                }
-            }
+    for (s, storage) in StorageType::ALL.into_iter().enumerate() {
+        for (k, strategy) in STRATEGIES.into_iter().enumerate() {
+            i += 1;
+            let modulation = [Modulation::Adaptive, Modulation::Conditional][(s + k) % 2];
+            let (rows_per_condition, has_gate) = [(70, true), (5, true), (1, false)][(s + 2 * k) % 3];
+            let own = Some(spot(storage));
+            let base = of_kind(sample(storage, 2, 70, [33, 64][(i + i / 6) % 2]), KINDS[(s + k) % 3]);
+            let base = Sample {
+                // Not a whole number of sequences.
+                rows: 150,
+                affine: AFFINES[(i + i / 2) % 3],
+                zero_centred_weight: i % 4 == 0,
+                modulation,
+                rows_per_condition,
+                strategy: Some(strategy),
+                residual: own,
+                gate: own.filter(|_| has_gate),
+                scale: own,
+                shift: own,
+                ..base
+            };
+            base.check_where_it_fits(device)?;
+            let stream = Sample {
+                sum: Some(Target::InPlaceOf(Role::Residual)),
+                output: Target::InPlaceOf(Role::Input),
+                mean: None,
+                rstd: None,
+                ..base.clone()
+            };
+            stream.check_where_it_fits(device)?;
+            let sample = backward_of(base);
+            let backward = Backward {
+                sum_gradient: own,
+                scale_gradient: Some(Spot::default()),
+                shift_gradient: own,
+                gate_gradient: Some(Spot::default()).filter(|_| has_gate),
+                residual_gradient: Some(Target::InPlaceOf(Role::SumGradient)).filter(|_| has_gate),
+                ..sample.backward.unwrap_or_default()
+            };
+            Sample { backward: Some(backward), ..sample }.check_where_it_fits(device)?;
         }
     }
     Ok(())
@@ -939,33 +931,31 @@ pub fn together(name: &str, device: &GpuDevice) -> Outcome {
 
 /// In place and apart, at odd widths, offsets and strides in 16 bits.
 pub fn shared_words(_: &str, device: &GpuDevice) -> Outcome {
-    for width in [1, 7, 33, 130] {
-        for storage in [StorageType::F16, StorageType::Bf16] {
-            for strategy in STRATEGIES {
-                for between in [0, 1] {
-                    let spot = |before| Spot { storage, before, between };
-                    let base = Sample {
-                        rows: 75,
-                        strategy: Some(strategy),
-                        input: spot(3),
-                        parameters: spot(1),
-                        pooled: between == 0,
-                        ..sample(storage, 1, 70, width)
-                    };
-                    Sample { output: Target::Own(spot(1)), ..base.clone() }.check_where_it_fits(device)?;
-                    let in_place = |role| Target::InPlaceOf(role);
-                    Sample { output: in_place(Role::Input), ..base.clone() }.check_where_it_fits(device)?;
-                    let backward = Some(Backward {
-                        output_gradient: spot(1),
-                        weight_gradient: Some(spot(1)),
-                        bias_gradient: Some(spot(0)),
-                        accumulate: between == 1,
-                        ..Backward::default()
-                    });
-                    for role in [Role::OutputGradient, Role::Input] {
-                        Sample { backward, output: in_place(role), ..base.clone() }.check_where_it_fits(device)?;
-                    }
-                }
+    for (w, width) in [1, 7, 33, 130].into_iter().enumerate() {
+        for (k, strategy) in STRATEGIES.into_iter().enumerate() {
+            let storage = [StorageType::F16, StorageType::Bf16][(w + k) % 2];
+            let between = (w + k) / 2 % 2;
+            let spot = |before| Spot { storage, before, between };
+            let base = Sample {
+                rows: 75,
+                strategy: Some(strategy),
+                input: spot(3),
+                parameters: spot(1),
+                pooled: between == 0,
+                ..sample(storage, 1, 70, width)
+            };
+            Sample { output: Target::Own(spot(1)), ..base.clone() }.check_where_it_fits(device)?;
+            let in_place = |role| Target::InPlaceOf(role);
+            Sample { output: in_place(Role::Input), ..base.clone() }.check_where_it_fits(device)?;
+            let backward = Some(Backward {
+                output_gradient: spot(1),
+                weight_gradient: Some(spot(1)),
+                bias_gradient: Some(spot(0)),
+                accumulate: between == 1,
+                ..Backward::default()
+            });
+            for role in [Role::OutputGradient, Role::Input] {
+                Sample { backward, output: in_place(role), ..base.clone() }.check_where_it_fits(device)?;
             }
         }
     }
