@@ -353,7 +353,7 @@ fn what_needs_rows_one_after_another_is_refused() {
     let config = over(&[3], &[1]);
     let strided = Region::new(input.buffer(), StorageType::F32).row_stride(3);
     assert_eq!(refused(&config, &Bindings::new(8, strided, &output).input_shape(shape)), "a row stride");
-    let causal = GpuLayerNorm::new(&device(), &config.clone().causal(true)).err();
+    let causal = GpuLayerNorm::new(&device, &config.clone().causal(true)).err();
     assert_eq!(causal, Some(Error::Grid { what: "causal normalization" }));
     // A statistic may have a stride.
     let mean = Region::new(zeros([16]).buffer(), StorageType::F32).row_stride(2);
