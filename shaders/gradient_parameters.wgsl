@@ -12,10 +12,7 @@ const LEAVES_CARRY: u32 = 4u;
 // What dy counts as in the gradients of weight and bias: y has (x̂ · weight + bias) · (1 + scale) in adaptive layer normalization.
 fn walk_factor(group: u32, position: u32) -> Quad {
     if ADAPTIVE {
-        // A condition without rows has no part in the sum, whatever its scale is.
-        let condition = group / params.walks;
-        let scale = scale_at(min(condition, params.conditions - 1u), 0u, position);
-        return select(Quad(1.0), Quad(1.0) + scale, condition * params.condition_rows < params.rows);
+        return Quad(1.0) + scale_at(min(group / params.walks, params.conditions - 1u), 0u, position);
     }
     return Quad(1.0);
 }

@@ -25,7 +25,10 @@ fn sum_of_walks(place: Place, sum: u32, first: u32, count: u32, position: u32) -
     var total = Total();
     for (var begin = 0u; begin < count; begin += LANES) {
         let group = first + min(begin + lane, count - 1u);
-        let value = column_sums[sum_index(group, sum, position)] * walk_factor(group, position);
+        let left = column_sums[sum_index(group, sum, position)];
+        // A walk without rows has left 0, whatever the factor is, which may be no number then.
+        let is_zero = (bitcast<QuadBits>(left) & QuadBits(MAGNITUDE_BITS)) == QuadBits(0u);
+        let value = select(left * walk_factor(group, position), left, is_zero);
         total = add_block(total, Sums(kept(value, select(0u, params.all_bits, begin + lane < count)), Quad(0.0)));
     }
     return span_sum_quad(total.sums.differences + total.lost.differences);
