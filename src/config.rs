@@ -399,6 +399,41 @@ impl LayerNormConfig {
         product(&self.view(shape)?.leading).ok_or_else(|| Error::Size { shape: shape.to_vec() })
     }
 
+    /// The axes of an input of this shape along which an element of the output may depend on others of the input, in ascending order: the
+    /// normalized ones, and in a causal layer the axis of positions, along which it depends on earlier ones only. All elements that
+    /// differ along other axes alone are kept apart. [`Dependence`](crate::Dependence) measures what this tells.
+    ///
+    /// ```
+    /// use gpu_layer_norm::LayerNormConfig;
+    ///
+    /// let (batch, length, d_model) = (8, 128, 64);
+    /// let shape = [batch, length, d_model];
+    /// assert_eq!(LayerNormConfig::new(d_model).mixed_axes(&shape)?, [2]);
+    /// assert_eq!(LayerNormConfig::new([length, d_model]).mixed_axes(&shape)?, [1, 2]); // positions see each other
+    /// assert_eq!(LayerNormConfig::new(d_model).causal(true).mixed_axes(&shape)?, [1, 2]); // only those before them
+    /// # Ok::<(), gpu_layer_norm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`rows`](Self::rows).
+    pub fn mixed_axes(&self, shape: &[usize]) -> Result<Vec<usize>, Error> {
+        self.view(shape)?;
+        let last = |count: usize| shape.len().saturating_sub(count)..shape.len();
+        let mut axes: Vec<usize> = match &self.axes {
+            Axes::Trailing => last(self.normalized_shape().len() + usize::from(self.causal)).collect(),
+            Axes::Groups { groups, sample_shape } => {
+                let is_apart = sample_shape.first() == Some(groups);
+                last(sample_shape.len()).skip(usize::from(is_apart)).collect()
+            }
+            Axes::Of(axes) => {
+                let from_the_end = |axis: &isize| shape.len().saturating_sub(axis.unsigned_abs());
+                axes.iter().map(|axis| usize::try_from(*axis).unwrap_or_else(|_| from_the_end(axis))).collect()
+            }
+        };
+        axes.sort_unstable();
+        Ok(axes)
+    }
+
     /// How an input of this shape is taken apart.
     pub(crate) fn view(&self, shape: &[usize]) -> Result<View, Error> {
         let normalized_shape = self.normalized_shape.dimensions();

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use common::{fixture, numbers};
 use gpu_layer_norm::kernel::{Dimension, Grid, Layout, Problem, Role};
 use gpu_layer_norm::{
-    Affine, Bindings, Capabilities, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Plan, Region,
+    Affine, Bindings, Capabilities, Dependence, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Plan, Region,
     StorageType, Tensor, Variance, reference,
 };
 
@@ -554,4 +554,30 @@ fn chunks_and_strategies_say_what_they_cannot_do() {
     assert!(matches!(Plan::new(&problem, &small), Err(Error::Geometry { .. })));
     let large = Capabilities { max_binding_bytes: 256 << 20, ..small };
     assert_eq!(Plan::new(&problem, &large).expect("a plan").chunks().len(), 1);
+}
+
+#[test]
+fn the_axes_that_are_mixed_are_told() {
+    let shape = [2, 6, 4, 5];
+    for (config, mixed) in [
+        (LayerNormConfig::new(5), vec![3]),
+        (LayerNormConfig::new([4, 5]), vec![2, 3]),
+        (LayerNormConfig::new(5).causal(true), vec![2, 3]),
+        (LayerNormConfig::new([5, 6]).axes([-1, 1]), vec![1, 3]),
+        (LayerNormConfig::new([]).axes([]), vec![]),
+        (LayerNormConfig::group_norm(3, [6, 4, 5]), vec![1, 2, 3]),
+        // Each channel is for itself.
+        (LayerNormConfig::instance_norm([6, 4, 5]), vec![2, 3]),
+    ] {
+        assert_eq!(config.mixed_axes(&shape), Ok(mixed.clone()), "{config:?}");
+        let layer = GpuLayerNorm::new(&device(), &config.expect_nothing()).expect("a layer");
+        // Along an axis that is not mixed, an element depends on its own place alone.
+        for axis in 0..4 {
+            let found = Dependence::measure(&shape, axis, |input| layer.run(&device(), input)).expect("a measurement");
+            let apart = (0..shape[axis]).all(|i| (0..shape[axis]).all(|j| i == j || !found.depends(i, j)));
+            assert_eq!(apart, !mixed.contains(&axis), "axis {axis} of {mixed:?}");
+        }
+    }
+    let error = LayerNormConfig::new(5).mixed_axes(&[2, 6]);
+    assert_eq!(error, Err(Error::ShapeMismatch { normalized_shape: vec![5], shape: vec![2, 6] }));
 }
