@@ -1,11 +1,14 @@
-// Normalization of rows that lie side by side: every invocation has four neighbouring rows, and reads what they have at one position in
-// one access. Strategy streaming.
+// Normalization of rows that lie side by side: every invocation has QUADS times four neighbouring rows, and reads what four have at one
+// position in one access. Strategy streaming. Some positions at a time are gone over for all quads, because each position may lie in a page
+// of memory of its own.
 //
 //     y = (x − mean) / sqrt(variance + eps) · weight + bias, or without the mean
 //
 // A Quad has one number for each of the four rows; no invocation waits for another. The arithmetic is that of `moments`, `memory` and
 // `rare`, row by row.
-// Bindings: 0 params, those of the tensors. LANES = 1, SPANS_PER_LANE = 4, SEGMENTS = 1.
+// Bindings: 0 params, those of the tensors. LANES = 1, SPANS_PER_LANE = 4 · QUADS, SEGMENTS = 1.
+
+const QUADS: u32 = SPANS_PER_LANE / 4u;
 
 // Positions that a loop body takes at once.
 const POSITIONS: u32 = select(1u, 4u, WIDTH % 4u == 0u);
@@ -28,50 +31,49 @@ fn element_at(span: Span, position: u32) -> Quad {
 }
 
 // x · factor − shift
+fn difference_of(element: Quad, shift: Quad, factor: Quad) -> Quad {
+    return kept(kept(element * factor, params.all_bits) - shift, params.all_bits);
+}
+
 fn difference_at(span: Span, position: u32, shift: Quad, factor: Quad) -> Quad {
-    return kept(kept(element_at(span, position) * factor, params.all_bits) - shift, params.all_bits);
+    return difference_of(element_at(span, position), shift, factor);
 }
 
 fn add_position(sums: Sums, difference: Quad) -> Sums {
     return Sums(sums.differences + difference, fma(difference, difference, sums.squares));
 }
 
-// The sums of x · factor − shift and of its square.
-fn sums_about(span: Span, shift: Quad, factor: Quad) -> Sums {
-    var total = Total();
-    var position = 0u;
+// The sums of x · factor − shift and of its square over some positions, of which there are some.
+fn block_about(span: Span, begin: u32, end: u32, shift: Quad, factor: Quad) -> Sums {
+    var block = Sums();
+    var position = begin;
     loop {
-        let end = min(position + POSITION_BLOCK, params.turns);
-        var block = Sums();
-        loop {
-            block = add_position(block, difference_at(span, position, shift, factor));
-            if POSITIONS == 4u {
-                block = add_position(block, difference_at(span, position + 1u, shift, factor));
-                block = add_position(block, difference_at(span, position + 2u, shift, factor));
-                block = add_position(block, difference_at(span, position + 3u, shift, factor));
-            }
-            position += POSITIONS;
-            if position >= end {
-                break;
-            }
+        block = add_position(block, difference_at(span, position, shift, factor));
+        if POSITIONS == 4u {
+            block = add_position(block, difference_at(span, position + 1u, shift, factor));
+            block = add_position(block, difference_at(span, position + 2u, shift, factor));
+            block = add_position(block, difference_at(span, position + 3u, shift, factor));
         }
-        total = add_block(total, block);
-        if position >= params.turns {
+        position += POSITIONS;
+        if position >= end {
             break;
         }
     }
+    return block;
+}
+
+fn all_of(total: Total) -> Sums {
     return Sums(total.sums.differences + total.lost.differences, total.sums.squares + total.lost.squares);
 }
 
-// About the mean: that of a sample spread evenly over the row. Exact in a constant row.
-fn sampled_shift(span: Span) -> Quad {
-    let origin = element_at(span, 0u);
-    var sum = Quad(0.0);
-    for (var i = 0u; i < SAMPLED; i++) {
-        let position = min(i * SAMPLED_STRIDE + SAMPLED_STRIDE / 2u, WIDTH - 1u);
-        sum += kept(element_at(span, position) - origin, params.all_bits);
+// The same over all positions.
+fn sums_about(span: Span, shift: Quad, factor: Quad) -> Sums {
+    var total = Total();
+    for (var begin = 0u; begin < params.turns; begin += POSITION_BLOCK) {
+        let end = min(begin + POSITION_BLOCK, params.turns);
+        total = add_block(total, block_about(span, begin, end, shift, factor));
     }
-    return kept(origin + sum / f32(SAMPLED), params.all_bits);
+    return all_of(total);
 }
 
 // Whether a row is to be measured again.
@@ -151,10 +153,10 @@ fn chosen_of(a: Scalings, b: Scalings, first: vec4<bool>) -> Scalings {
     );
 }
 
-fn normalize_position(span: Span, position: u32, scalings: Scalings, factor: Quad, rows: u32) {
+fn normalize_position(span: Span, position: u32, own: Scalings, factor: Quad, rows: u32) {
     let source = element_at(span, position);
-    let difference = kept(kept(source * factor, params.all_bits) - scalings.shift, params.all_bits);
-    let normalized = fma(difference, scalings.rstd, -scalings.correction * scalings.rstd);
+    let difference = difference_of(source, own.shift, factor);
+    let normalized = fma(difference, own.rstd, -own.correction * own.rstd);
     sum_set_rows(span.row, position, source, rows);
     output_set_rows(span.row, position, affine(normalized, parameters_at(span, position)), rows);
 }
@@ -166,14 +168,14 @@ fn write_row_statistics(row: u32, shift: f32, correction: f32, rstd: f32, expone
     rstd_set(row, scaled(rstd, exponent));
 }
 
-fn kernel(place: Place) {
-    let span = span_at(place, 0u);
-    if !span.owned {
-        return;
-    }
-    let shift = bitcast<Quad>(bitcast<QuadBits>(sampled_shift(span)) & QuadBits(mean_bits()));
-    let sums = sums_about(span, shift, Quad(1.0));
-    var scalings = scalings_of(shift, sums, vec4<i32>(0));
+var<private> totals: array<Total, QUADS>;
+var<private> origins: array<Quad, QUADS>;
+var<private> shifts: array<Quad, QUADS>;
+var<private> scalings: array<Scalings, QUADS>;
+
+// From what was measured of four rows to what normalizes them.
+fn found_of(span: Span, shift: Quad, sums: Sums) -> Scalings {
+    let found = scalings_of(shift, sums, vec4<i32>(0));
     let rare = vec4<bool>(
         is_rare(sums.differences.x, sums.squares.x),
         is_rare(sums.differences.y, sums.squares.y),
@@ -181,27 +183,83 @@ fn kernel(place: Place) {
         is_rare(sums.differences.w, sums.squares.w),
     );
     if any(rare) {
-        scalings = chosen_of(measure_again(span), scalings, rare);
+        return chosen_of(measure_again(span), found, rare);
     }
-    let factor = powers_of_two(scalings.exponent);
-    // A row count may end among the four.
-    let rows = min(params.rows - span.row, 4u);
-    var position = 0u;
+    return found;
+}
+
+// About the means: those of a sample spread evenly over the rows. Exact in a constant row.
+fn find_shifts(place: Place) {
+    for (var quad = 0u; quad < QUADS; quad++) {
+        origins[quad] = element_at(span_at(place, 4u * quad), 0u);
+    }
+    for (var i = 0u; i < SAMPLED; i++) {
+        let position = min(i * SAMPLED_STRIDE + SAMPLED_STRIDE / 2u, WIDTH - 1u);
+        for (var quad = 0u; quad < QUADS; quad++) {
+            let element = element_at(span_at(place, 4u * quad), position);
+            shifts[quad] += kept(element - origins[quad], params.all_bits);
+        }
+    }
+    for (var quad = 0u; quad < QUADS; quad++) {
+        let shift = kept(origins[quad] + shifts[quad] / f32(SAMPLED), params.all_bits);
+        shifts[quad] = bitcast<Quad>(bitcast<QuadBits>(shift) & QuadBits(mean_bits()));
+    }
+}
+
+fn measure(place: Place) {
+    find_shifts(place);
+    for (var begin = 0u; begin < params.turns; begin += POSITION_BLOCK) {
+        let end = min(begin + POSITION_BLOCK, params.turns);
+        for (var quad = 0u; quad < QUADS; quad++) {
+            let block = block_about(span_at(place, 4u * quad), begin, end, shifts[quad], Quad(1.0));
+            totals[quad] = add_block(totals[quad], block);
+        }
+    }
+    for (var quad = 0u; quad < QUADS; quad++) {
+        scalings[quad] = found_of(span_at(place, 4u * quad), shifts[quad], all_of(totals[quad]));
+    }
+}
+
+fn normalize_block(span: Span, begin: u32, end: u32, own: Scalings, rows: u32) {
+    let factor = powers_of_two(own.exponent);
+    var position = begin;
     loop {
-        normalize_position(span, position, scalings, factor, rows);
+        normalize_position(span, position, own, factor, rows);
         if POSITIONS == 4u {
-            normalize_position(span, position + 1u, scalings, factor, rows);
-            normalize_position(span, position + 2u, scalings, factor, rows);
-            normalize_position(span, position + 3u, scalings, factor, rows);
+            normalize_position(span, position + 1u, own, factor, rows);
+            normalize_position(span, position + 2u, own, factor, rows);
+            normalize_position(span, position + 3u, own, factor, rows);
         }
         position += POSITIONS;
-        if position >= params.turns {
+        if position >= end {
             break;
         }
     }
-    for (var i = 0u; i < rows; i++) {
-        write_row_statistics(
-            span.row + i, scalings.shift[i], scalings.correction[i], scalings.rstd[i], scalings.exponent[i],
-        );
+}
+
+fn kernel(place: Place) {
+    if place.first_span >= params.spans {
+        return;
+    }
+    measure(place);
+    for (var begin = 0u; begin < params.turns; begin += POSITION_BLOCK) {
+        let end = min(begin + POSITION_BLOCK, params.turns);
+        for (var quad = 0u; quad < QUADS; quad++) {
+            let span = span_at(place, 4u * quad);
+            if span.owned {
+                // A row count may end among the four.
+                let rows = min(params.rows - span.row, 4u);
+                normalize_block(span, begin, end, scalings[quad], rows);
+            }
+        }
+    }
+    for (var quad = 0u; quad < QUADS; quad++) {
+        let span = span_at(place, 4u * quad);
+        let own = scalings[quad];
+        for (var i = 0u; i < 4u; i++) {
+            if span.owned && span.row + i < params.rows {
+                write_row_statistics(span.row + i, own.shift[i], own.correction[i], own.rstd[i], own.exponent[i]);
+            }
+        }
     }
 }

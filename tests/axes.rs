@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 use common::{fixture, numbers};
 use gpu_layer_norm::kernel::{Dimension, Grid, Layout, Problem, Role};
 use gpu_layer_norm::{
-    Affine, Bindings, Capabilities, Dependence, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Plan, Region,
-    StorageType, Tensor, Variance, reference,
+    Affine, Bindings, Capabilities, Dependence, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Plan,
+    Region, StorageType, Tensor, Variance, reference,
 };
 
 fn device() -> GpuDevice {

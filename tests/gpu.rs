@@ -141,6 +141,7 @@ fn main() {
         add("axes: chunks of samples", axes::chunks);
         add("axes: row counts on the device", axes::row_counts);
         add("axes: rows side by side", axes::rows_side_by_side);
+        add("axes: several rows at once", axes::several_rows_at_once);
         add("axes: the plans of GPUs", axes::plans_of_gpus);
         add("axes: groups of channels", axes::every_group);
         add("axes: groups with scale, shift and gate", axes::groups_of_conditions);

@@ -19,6 +19,9 @@ pub const MAX_TURNS: u32 = 8192;
 /// The most segments of a row that one invocation merges; six loops over them and one over the span stay below 65,534.
 pub(super) const MAX_MERGE_TURNS: u32 = 4096;
 
+/// Rows that one invocation takes at most where they lie side by side.
+pub(super) const MOST_ROWS: u32 = 32;
+
 /// Elements that one invocation may hold in registers.
 const MAX_HELD: u64 = 128;
 
@@ -206,7 +209,11 @@ fn first_kernel(problem: &Problem, capabilities: &Capabilities, geometry: Geomet
     if !lanes.is_power_of_two() {
         return refuse(format!("{lanes} lanes; a power of two would do"));
     }
-    let most_spans_per_lane = if segment_width.is_some() { 1 } else { 4 };
+    let most_spans_per_lane = match segment_width {
+        Some(_) => 1,
+        None if access == Access::Reread && lanes == 1 && divides_rows(problem) => MOST_ROWS,
+        None => 4,
+    };
     if !spans_per_lane.is_power_of_two() || spans_per_lane > most_spans_per_lane {
         return refuse(format!("{spans_per_lane} spans a lane; a power of two up to {most_spans_per_lane} would do"));
     }
@@ -261,7 +268,7 @@ fn first_kernel(problem: &Problem, capabilities: &Capabilities, geometry: Geomet
         ..plain_kernel(problem)?
     };
     let kernel = match geometry {
-        Geometry { access: Access::Reread, lanes: 1, spans_per_lane: 4, .. } if divides_rows(problem) => {
+        Geometry { access: Access::Reread, lanes: 1, spans_per_lane: 4.., .. } if divides_rows(problem) => {
             Kernel { unit: Unit::Rows, rows_first: false, ..kernel }
         }
         _ => kernel,
@@ -358,7 +365,7 @@ pub(super) fn check_kernel(kernel: &Kernel, capabilities: &Capabilities) -> Resu
         return refuse(format!("{size} invocations a workgroup, the device has {most}"));
     }
     // Four rows at once are gone over in one loop.
-    let loops = if kernel.unit == Unit::Rows { 1 } else { kernel.spans_per_lane };
+    let loops = if kernel.unit == Unit::Rows { kernel.spans_per_lane / 4 } else { kernel.spans_per_lane };
     let turns = u64::from(kernel.turns()) * u64::from(loops);
     let tensors = if kernel.entry == Entry::Gradient { 2 + kernel.column_sums.count() } else { 1 };
     let held = match kernel.access {

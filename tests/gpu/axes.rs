@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use gpu_layer_norm::half::{bf16, f16};
-use gpu_layer_norm::kernel::{Access, AdapterClass, Capabilities, Geometry, Kernel, Plan, Problem, Reduction, Role};
+use gpu_layer_norm::kernel::{
+    Access, AdapterClass, Capabilities, Geometry, Kernel, Plan, Problem, Reduction, Role, Unit,
+};
 use gpu_layer_norm::{
     Affine, Bindings, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Modulation, Normalization, Region,
     StorageType, Strategy, Tensor, reference, wgpu,
@@ -1067,6 +1069,35 @@ pub fn rows_side_by_side(_: &str, device: &GpuDevice) -> Outcome {
             })?;
             if device.capabilities().max_storage_buffers >= ENOUGH_BUFFERS && count * step < least {
                 return Err(format!("{count} geometries are too few").into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Four, eight, sixteen and thirty-two neighbouring rows to an invocation, more than there are rows too.
+pub fn several_rows_at_once(_: &str, device: &GpuDevice) -> Outcome {
+    for (i, shape) in [[3, 33, 6, 6], [1, 64, 4, 25], [2, 130, 2, 2]].into_iter().enumerate() {
+        for storage in StorageType::ALL {
+            let sample = Sample { storage, residual: i == 0, statistics: true, ..axes(&shape, &[1]) };
+            let count = each(&sample, device, 1, |problem| {
+                let plan_of = |spans_per_lane| {
+                    let geometry = Geometry {
+                        access: Access::Reread,
+                        reduction: Reduction::Lane,
+                        lanes: 1,
+                        spans_per_lane,
+                        spans_per_workgroup: 2 * spans_per_lane,
+                        segment_width: None,
+                    };
+                    Plan::with_geometry(problem, device.capabilities(), geometry).ok()
+                };
+                let plans: Vec<_> = [4, 8, 16, 32].into_iter().filter_map(plan_of).collect();
+                assert!(plans.iter().all(|plan| plan.kernels()[0].unit == Unit::Rows));
+                plans
+            })?;
+            if count != 4 {
+                return Err(format!("{count} of 4 geometries").into());
             }
         }
     }

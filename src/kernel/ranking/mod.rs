@@ -4,7 +4,7 @@ mod backward;
 mod cpu;
 mod gpu;
 
-use super::geometry::{SEGMENT_STEP, max_invocations};
+use super::geometry::{MOST_ROWS, SEGMENT_STEP, max_invocations};
 use super::{Access, AdapterClass, Capabilities, Geometry, Operation, Problem, Reduction, SubgroupSizes};
 
 /// How many workgroups of so many invocations fill a device, for kernels whose number of workgroups does not follow from that of the
@@ -43,9 +43,18 @@ fn side_by_side(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry>
     };
     if capabilities.class == AdapterClass::Cpu {
         let one = geometry(Access::Reread, 1, ROWS.min(max));
-        // Four rows at once, whose elements at one position are one access.
-        let four = Geometry { spans_per_lane: 4, spans_per_workgroup: 4 * (ROWS / 2).min(max), ..one };
-        return vec![four, one];
+        // Four rows at once, whose elements at one position are one access; and more, where there are enough for every core.
+        let several = |rows| Geometry { spans_per_lane: rows, spans_per_workgroup: rows * (ROWS / 2).min(max), ..one };
+        let cores = u64::from(capabilities.cores.clamp(1, 1 << 16));
+        let is_enough = |geometry: &Geometry| {
+            geometry.spans_per_lane == 4 || problem.rows() >= 4 * cores * u64::from(geometry.spans_per_workgroup)
+        };
+        return [MOST_ROWS, MOST_ROWS / 2, MOST_ROWS / 4, 4]
+            .map(several)
+            .into_iter()
+            .filter(is_enough)
+            .chain([one])
+            .collect();
     }
     // Elements that an invocation holds; in the backward pass there are four tensors of them.
     let held = if problem.operation() == Operation::Backward { 8 } else { 32 };
