@@ -229,7 +229,18 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
                 let of_parameter = role.is_parameter() || role.is_condition();
                 let is_single =
                     role.is_statistic() || role == Role::State || of_parameter && shares_parameters(problem);
-                let unit = if is_single { 1 } else { plan.kernels()[dispatch.kernel].unit.elements().into() };
+                let unit = match plan.kernels()[dispatch.kernel].unit {
+                    _ if is_single => 1,
+                    // Of four rows, or what they share.
+                    Unit::Rows => {
+                        if of_parameter {
+                            1
+                        } else {
+                            4
+                        }
+                    }
+                    unit => unit.elements().into(),
+                };
                 let (base, found) = base_and_stride(&dispatch.params, role);
                 assert_eq!(
                     bytes.start + u64::from(base) * unit * layout.storage.bytes(),
