@@ -56,12 +56,12 @@ const MARGIN: f64 = 20.0;
 const HELP: &str = "\
 Shows that layer normalization over [length, d_model] leaks what is still to come, and what that does to a predictor's score.
 
-  PNG     draw there which positions depend on which; default leak.png
+  PNG     draw there which positions depend on which; default target/leak.png
   --help  show this and stop";
 
 fn main() -> Result<(), Box<dyn Error>> {
     use lexopt::prelude::*;
-    let mut png = PathBuf::from("leak.png");
+    let mut png = PathBuf::from("target/leak.png");
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
