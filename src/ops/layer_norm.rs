@@ -2,8 +2,8 @@ use super::Bindings;
 use crate::kernel::{Operation, Problem, Role, Strategy};
 use crate::{Error, GpuDevice, GpuTensor, LayerNormConfig, Normalization, Plan, PreparedPlan, StorageType, Tensor};
 
-/// Mean and rstd of the rows, as a forward pass has saved them: f32, in the shape of the input's dimensions before the normalized
-/// shape.
+/// Mean and rstd of the rows, as a forward pass has saved them: f32, in the shape of the input's dimensions that are not normalized;
+/// for group normalization `[.., groups]`.
 #[derive(Clone, Debug)]
 pub struct GpuStatistics {
     /// The mean of each row. `None` for RMS normalization.
@@ -27,9 +27,9 @@ impl GpuStatistics {
 pub struct LayerNormGradients {
     /// By the input, of its shape.
     pub input: GpuTensor,
-    /// By the weight, of the normalized shape. `None` if the layer has none.
+    /// By the weight, of the [parameter shape](LayerNormConfig::parameter_shape). `None` if the layer has none.
     pub weight: Option<GpuTensor>,
-    /// By the bias, of the normalized shape. `None` if the layer has none.
+    /// By the bias, of the [parameter shape](LayerNormConfig::parameter_shape). `None` if the layer has none.
     pub bias: Option<GpuTensor>,
 }
 
@@ -76,7 +76,7 @@ impl GpuLayerNorm {
     ///
     /// # Errors
     /// What is wrong with the config: [`Error::NormalizedShape`], [`Error::Rank`], [`Error::Width`], [`Error::Eps`],
-    /// [`Error::UnbiasedWidth`], [`Error::RmsNorm`]. That the device cannot run it: [`Error::RowSize`],
+    /// [`Error::UnbiasedWidth`], [`Error::RmsNorm`], [`Error::Axes`], [`Error::Groups`], [`Error::Grid`]. That the device cannot run it: [`Error::RowSize`],
     /// [`Error::DeviceTooSmall`], [`Error::Geometry`], [`Error::Strategy`]; with the rows to expect, [`Error::BufferSize`],
     /// [`Error::Size`]. And [`Error::OutOfMemory`], [`Error::DeviceLost`], [`Error::Wgpu`].
     pub fn new(device: &GpuDevice, config: &LayerNormConfig) -> Result<Self, Error> {
@@ -110,12 +110,12 @@ impl GpuLayerNorm {
         &self.config
     }
 
-    /// The weight on the device, of the normalized shape. `None` if the layer has none.
+    /// The weight on the device, of the [parameter shape](LayerNormConfig::parameter_shape). `None` if the layer has none.
     pub fn weight(&self) -> Option<&GpuTensor> {
         self.weight.as_ref()
     }
 
-    /// The bias on the device, of the normalized shape. `None` if the layer has none.
+    /// The bias on the device, of the [parameter shape](LayerNormConfig::parameter_shape). `None` if the layer has none.
     pub fn bias(&self) -> Option<&GpuTensor> {
         self.bias.as_ref()
     }
@@ -124,7 +124,7 @@ impl GpuLayerNorm {
     /// too.
     ///
     /// # Errors
-    /// [`Error::NoParameter`] if the layer has no weight, [`Error::Shape`] unless it has the normalized shape,
+    /// [`Error::NoParameter`] if the layer has no weight, [`Error::Shape`] unless it has the parameter shape,
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub fn set_weight(&self, weight: &Tensor) -> Result<(), Error> {
         self.set_parameter("weight", self.weight.as_ref(), weight)
