@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use common::gradients::{Bounds, Pass, all_normalized, all_statistics};
 use common::sample::{stored, unit_in_the_last_place};
 use common::{Data, bare, devices, error_bound, geometries};
-use gpu_layer_norm::kernel::{Kernel, Operation, Problem, Role};
+use gpu_layer_norm::kernel::{Dimension, Grid, Kernel, Operation, Problem, Role, Unit};
 use gpu_layer_norm::reference::{self, Condition};
 use gpu_layer_norm::{Affine, GpuDevice, Modulation, Normalization, Plan, StorageType, Variance, wgpu};
 use rand::rngs::StdRng;
@@ -99,6 +99,8 @@ struct Variant {
     gate: bool,
     /// Rows of a sequence, where it is causal.
     causal: Option<usize>,
+    /// Whether rows lie side by side.
+    beside: bool,
     width: usize,
 }
 
@@ -107,7 +109,16 @@ impl Variant {
     fn rows(&self, seed: u64) -> Vec<Vec<f32>> {
         let rows = rows(self.storage, self.width, seed);
         let ordinary = if self.causal == Some(LONG) { 80 } else { 0 };
-        rows.iter().take(4).cycle().take(ordinary).chain(&rows).cloned().collect()
+        // Of rows side by side, four at a time.
+        let more = if self.beside { rows.len().next_multiple_of(4) - rows.len() } else { 0 };
+        rows.iter().take(4).cycle().take(ordinary + more).chain(&rows).cloned().collect()
+    }
+
+    /// Values, row by row, as they lie in memory; and the other way round with rows and width changed.
+    fn laid(&self, values: &[f32], width: usize) -> Vec<f32> {
+        let rows = values.len() / width;
+        let at = |i: usize| values[if self.beside { i % rows * width + i / rows } else { i }];
+        (0..values.len()).map(at).collect()
     }
 
     /// The roles of scale, shift, gate and residual that it has in the forward pass.
@@ -135,6 +146,11 @@ impl Variant {
         }
         problem = problem.modulation(self.modulation.unwrap_or_default());
         problem = problem.rows_per_condition(ROWS_PER_CONDITION as u64).expect("a problem");
+        if self.beside {
+            let rows = Dimension { size: rows as u32, stride: 1, parameter_stride: 0 };
+            let elements = Dimension { size: self.width as u32, stride: rows.size, parameter_stride: 1 };
+            problem = problem.grid(Grid::new(&[rows], &[elements]).expect("a grid")).expect("a problem");
+        }
         if let Some(length) = self.causal {
             problem = problem.causal(length as u64).expect("a problem");
         }
@@ -304,7 +320,7 @@ fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Resul
         .tensors()
         .map(|(role, layout)| {
             let bytes = match role {
-                Role::Input => to_bytes(layout.storage, &input),
+                Role::Input => to_bytes(layout.storage, &variant.laid(&input, width)),
                 Role::Weight => to_bytes(layout.storage, &weight),
                 Role::Bias => to_bytes(layout.storage, &bias),
                 Role::Scale => to_bytes(layout.storage, &scale),
@@ -323,6 +339,7 @@ fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Resul
         Some(from_bytes(if role.is_statistic() { StorageType::F32 } else { storage }, bytes))
     };
     let (output, mean) = (values(Role::Output).expect("an output"), values(Role::Mean));
+    let output = variant.laid(&output, rows.len());
     let rstd = values(Role::Rstd).expect("an rstd");
 
     let unbiased = variance == Variance::Unbiased;
@@ -426,8 +443,20 @@ fn variants(device: &GpuDevice, operation: Operation) -> Vec<(Variant, Plan)> {
                         5 => Some(LONG),
                         _ => None,
                     };
-                    let variant =
-                        Variant { storage, normalization, affine, variance, eps, modulation, gate, causal, width };
+                    let is_plain = causal.is_none() && modulation.is_none() && operation == Operation::Forward;
+                    let beside = is_plain && count % 3 == 1;
+                    let variant = Variant {
+                        storage,
+                        normalization,
+                        affine,
+                        variance,
+                        eps,
+                        modulation,
+                        gate,
+                        causal,
+                        beside,
+                        width,
+                    };
                     let problem = match operation {
                         Operation::Forward => variant.problem(variant.rows(0).len()),
                         // Given statistics and measured ones in turn.
@@ -479,6 +508,9 @@ fn try_some(
             break;
         }
     }
+    let four = |(_, plan): &&(Variant, Plan)| plan.kernels().iter().any(|kernel| kernel.unit == Unit::Rows);
+    let fours = all.iter().take(tried).filter(four).count();
+    assert!(fours > 0 || operation == Operation::Backward, "none with four rows at once");
     println!("{operation}: {tried} of {} variants in {:.0} s", all.len(), start.elapsed().as_secs_f64());
     assert!(tried >= 40, "{tried} variants in {limit:?} are too few");
     let shown: Vec<_> = failures.sample(&mut rng, 20).cloned().collect();
