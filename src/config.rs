@@ -425,10 +425,7 @@ impl LayerNormConfig {
                 let is_apart = sample_shape.first() == Some(groups);
                 last(sample_shape.len()).skip(usize::from(is_apart)).collect()
             }
-            Axes::Of(axes) => {
-                let from_the_end = |axis: &isize| shape.len().saturating_sub(axis.unsigned_abs());
-                axes.iter().map(|axis| usize::try_from(*axis).unwrap_or_else(|_| from_the_end(axis))).collect()
-            }
+            Axes::Of(axes) => places_of(axes, shape).unwrap_or_default(),
         };
         axes.sort_unstable();
         Ok(axes)
@@ -455,12 +452,7 @@ impl LayerNormConfig {
                     normalized_shape: normalized_shape.to_vec(),
                     shape: shape.to_vec(),
                 };
-                // Where each is in the shape.
-                let place = |axis: &isize| match usize::try_from(*axis) {
-                    Ok(axis) => Some(axis).filter(|axis| *axis < shape.len()),
-                    Err(_) => shape.len().checked_sub(axis.unsigned_abs()),
-                };
-                let places: Vec<usize> = axes.iter().map(place).collect::<Option<_>>().ok_or_else(refused)?;
+                let places = places_of(axes, shape).ok_or_else(refused)?;
                 let is_new = |(i, place): (usize, &usize)| !places[..i].contains(place);
                 let sizes: Vec<usize> = places.iter().map(|&place| shape[place]).collect();
                 if sizes != normalized_shape || !places.iter().enumerate().all(is_new) {
@@ -514,4 +506,13 @@ impl LayerNormConfig {
             &[dimension(channels, positions, 1), dimension(positions, 1, 0)],
         )
     }
+}
+
+/// Where each of these axes, negative ones counted from the end, is in a shape; `None` if one is not.
+fn places_of(axes: &[isize], shape: &[usize]) -> Option<Vec<usize>> {
+    let place = |axis: &isize| match usize::try_from(*axis) {
+        Ok(axis) => Some(axis).filter(|axis| *axis < shape.len()),
+        Err(_) => shape.len().checked_sub(axis.unsigned_abs()),
+    };
+    axes.iter().map(place).collect()
 }

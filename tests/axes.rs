@@ -3,40 +3,13 @@
 
 mod common;
 
-use std::sync::OnceLock;
-
+use common::tensors::{device, some, tensor, upload, values, zeros};
 use common::{fixture, numbers};
 use gpu_layer_norm::kernel::{Dimension, Grid, Layout, Problem, Role};
 use gpu_layer_norm::{
-    Affine, Bindings, Capabilities, Dependence, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Plan,
-    Region, StorageType, Tensor, Variance, reference,
+    Affine, Bindings, Capabilities, Dependence, Error, GpuLayerNorm, LayerNormConfig, Plan, Region, StorageType,
+    Tensor, Variance, reference,
 };
-
-fn device() -> GpuDevice {
-    static DEVICE: OnceLock<GpuDevice> = OnceLock::new();
-    DEVICE.get_or_init(|| GpuDevice::new().expect("an adapter; scripts/test installs one")).clone()
-}
-
-fn tensor(shape: impl Into<Vec<usize>>, values: Vec<f32>) -> Tensor {
-    Tensor::from_f32(shape, values).expect("a whole tensor")
-}
-
-fn upload(shape: impl Into<Vec<usize>>, values: Vec<f32>) -> GpuTensor {
-    GpuTensor::upload(&device(), &tensor(shape, values)).expect("an upload")
-}
-
-fn zeros(shape: impl Into<Vec<usize>>) -> GpuTensor {
-    GpuTensor::zeros(&device(), shape).expect("a tensor")
-}
-
-fn values(tensor: &GpuTensor) -> Vec<f32> {
-    tensor.download().expect("a download").into_values()
-}
-
-/// Numbers that repeat after a while, and differ.
-fn some(count: usize) -> Vec<f32> {
-    (0..count).map(|i| ((i * 37 + i / 7) % 101) as f32 / 25.0 - 2.0).collect()
-}
 
 fn layer(config: &LayerNormConfig) -> GpuLayerNorm {
     GpuLayerNorm::new(&device(), &config.clone().expect_nothing()).expect("a layer")

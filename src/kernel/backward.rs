@@ -6,7 +6,7 @@
 //! are not given; after them, one adds up what the walks have left for the gradients of scale, shift and gate, condition by condition,
 //! and one for those of weight and bias.
 
-use super::geometry::{kernels, max_invocations, only_read};
+use super::geometry::{kernels, max_invocations, only_read, slots_of};
 use super::{
     Access, AdapterClass, Capabilities, ColumnSums, Entry, Geometry, Kernel, Modulation, Normalization, Place, Problem,
     Reduction, Role, Slot, Unit, ranking,
@@ -228,10 +228,7 @@ fn channel_kernels(
         rows_first: false,
         ..*kernel
     };
-    let mut slots = [None; Role::ALL.len()];
-    for &role in roles {
-        slots[role as usize] = kernel.slot(role);
-    }
+    let slots = slots_of(kernel, roles);
     let all = Kernel {
         entry: Entry::GradientChannels,
         unit: Unit::Scalar,
@@ -267,10 +264,7 @@ fn sums(problem: &Problem, capabilities: &Capabilities, kernel: &Kernel, entry: 
     };
     let workgroup = 1_u32 << workgroup.min(max).max(1).ilog2();
     let lanes = (1_u32 << lanes.ilog2()).min(workgroup);
-    let mut slots = [None; Role::ALL.len()];
-    for &role in roles {
-        slots[role as usize] = kernel.slot(role);
-    }
+    let slots = slots_of(kernel, roles);
     let slot = |role: Role| slots[role as usize].is_some();
     Kernel {
         entry,

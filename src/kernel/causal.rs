@@ -4,7 +4,7 @@
 //! what normalizes each of them (`shaders/causal/scan.wgsl`), and a last kernel normalizes them. In the backward pass the rows' sums are
 //! found as in strategy streaming, and a scan the other way finds what each position's gradient takes from those after it.
 
-use super::geometry::{max_invocations, measuring};
+use super::geometry::{max_invocations, measuring, slots_of};
 use super::{Access, Capabilities, ColumnSums, Entry, Geometry, Kernel, Modulation, Problem, Reduction, Role, Unit};
 use crate::Error;
 
@@ -105,10 +105,7 @@ pub(super) fn gradient_scans(problem: &Problem, capabilities: &Capabilities, ker
 
 /// A kernel of a scan: one invocation for each tile or sequence, which waits for no other.
 fn scan(capabilities: &Capabilities, kernel: Kernel, carries: bool, entry: Entry, roles: &[Role]) -> Kernel {
-    let mut slots = [None; Role::ALL.len()];
-    for &role in roles {
-        slots[role as usize] = kernel.slot(role);
-    }
+    let slots = slots_of(&kernel, roles);
     let workgroup = 1_u32 << 32.min(max_invocations(capabilities)).max(1).ilog2();
     Kernel {
         entry,

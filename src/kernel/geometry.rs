@@ -321,6 +321,11 @@ fn forward_kernels(kernel: Kernel, geometry: Geometry) -> Vec<Kernel> {
     vec![partial, Kernel { entry: Entry::Merge, access: Access::Reread, ..kernel }]
 }
 
+/// These tensors of a kernel, for one that gets at them as it does.
+pub(super) fn slots_of(kernel: &Kernel, roles: &[Role]) -> [Option<Slot>; Role::ALL.len()] {
+    Role::ALL.map(|role| kernel.slot(role).filter(|_| roles.contains(&role)))
+}
+
 /// A kernel that measures rows, without what has no part in that.
 pub(super) fn measuring(kernel: Kernel) -> Kernel {
     Kernel {

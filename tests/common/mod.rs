@@ -4,6 +4,7 @@
 pub mod bare;
 pub mod gradients;
 pub mod sample;
+pub mod tensors;
 
 use std::fmt;
 

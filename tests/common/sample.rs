@@ -496,28 +496,7 @@ impl Sample {
                 bindings.accumulate(backward.accumulate)
             }
         };
-        for (role, with) in [
-            (Role::Residual, Bindings::residual as fn(Bindings, Region) -> Bindings),
-            (Role::Sum, Bindings::sum),
-            (Role::Mean, Bindings::mean),
-            (Role::Rstd, Bindings::rstd),
-            (Role::Weight, Bindings::weight),
-            (Role::Bias, Bindings::bias),
-            (Role::Scale, Bindings::scale),
-            (Role::Shift, Bindings::shift),
-            (Role::Gate, Bindings::gate),
-            (Role::SumGradient, Bindings::sum_gradient),
-            (Role::WeightGradient, Bindings::weight_gradient),
-            (Role::BiasGradient, Bindings::bias_gradient),
-            (Role::ResidualGradient, Bindings::residual_gradient),
-            (Role::ScaleGradient, Bindings::scale_gradient),
-            (Role::ShiftGradient, Bindings::shift_gradient),
-            (Role::GateGradient, Bindings::gate_gradient),
-        ] {
-            if let Some(region) = region(role) {
-                bindings = with(bindings, region);
-            }
-        }
+        bindings = with_optional(bindings, region);
         if placed.iter().any(|tensor| tensor.role.is_condition()) {
             bindings = bindings.rows_per_condition(self.rows_per_condition as u64);
         }
@@ -854,4 +833,31 @@ pub fn download(device: &GpuDevice, buffer: &wgpu::Buffer) -> Vec<u8> {
     let bytes = staging.get_mapped_range(..).expect("mapped").to_vec();
     staging.unmap();
     bytes
+}
+
+/// With the regions of the tensors that a problem need not have, as far as it has them.
+pub fn with_optional(mut bindings: Bindings, region: impl Fn(Role) -> Option<Region>) -> Bindings {
+    for (role, with) in [
+        (Role::Residual, Bindings::residual as fn(Bindings, Region) -> Bindings),
+        (Role::Sum, Bindings::sum),
+        (Role::Mean, Bindings::mean),
+        (Role::Rstd, Bindings::rstd),
+        (Role::Weight, Bindings::weight),
+        (Role::Bias, Bindings::bias),
+        (Role::Scale, Bindings::scale),
+        (Role::Shift, Bindings::shift),
+        (Role::Gate, Bindings::gate),
+        (Role::SumGradient, Bindings::sum_gradient),
+        (Role::WeightGradient, Bindings::weight_gradient),
+        (Role::BiasGradient, Bindings::bias_gradient),
+        (Role::ResidualGradient, Bindings::residual_gradient),
+        (Role::ScaleGradient, Bindings::scale_gradient),
+        (Role::ShiftGradient, Bindings::shift_gradient),
+        (Role::GateGradient, Bindings::gate_gradient),
+    ] {
+        if let Some(region) = region(role) {
+            bindings = with(bindings, region);
+        }
+    }
+    bindings
 }

@@ -14,7 +14,9 @@ use libtest_mimic::Failed;
 
 use crate::Outcome;
 use crate::common::gradients::{all_normalized, all_statistics, chain_bound, strategies};
-use crate::common::sample::{ENOUGH_BUFFERS, download, stored, unit_in_the_last_place, upload, where_it_fits};
+use crate::common::sample::{
+    ENOUGH_BUFFERS, download, stored, unit_in_the_last_place, upload, where_it_fits, with_optional,
+};
 use crate::common::{AFFINES, Data, STRATEGIES, bare, error_bound, rstd_bound, scale, submit};
 
 const EPS: f32 = 1e-5;
@@ -315,30 +317,9 @@ impl Sample {
                 Bindings::backward(rows, region(Role::Input), dy, dx).accumulate(backward.accumulate)
             }
         };
-        let mut bindings = bindings.input_shape(self.shape.clone());
+        let bindings = bindings.input_shape(self.shape.clone());
         let roles = self.roles();
-        for (role, with) in [
-            (Role::Residual, Bindings::residual as fn(Bindings, Region) -> Bindings),
-            (Role::Sum, Bindings::sum),
-            (Role::Mean, Bindings::mean),
-            (Role::Rstd, Bindings::rstd),
-            (Role::Weight, Bindings::weight),
-            (Role::Bias, Bindings::bias),
-            (Role::Scale, Bindings::scale),
-            (Role::Shift, Bindings::shift),
-            (Role::Gate, Bindings::gate),
-            (Role::SumGradient, Bindings::sum_gradient),
-            (Role::ResidualGradient, Bindings::residual_gradient),
-            (Role::WeightGradient, Bindings::weight_gradient),
-            (Role::BiasGradient, Bindings::bias_gradient),
-            (Role::ScaleGradient, Bindings::scale_gradient),
-            (Role::ShiftGradient, Bindings::shift_gradient),
-            (Role::GateGradient, Bindings::gate_gradient),
-        ] {
-            if roles.contains(&role) {
-                bindings = with(bindings, region(role));
-            }
-        }
+        let mut bindings = with_optional(bindings, |role| roles.contains(&role).then(|| region(role)));
         if roles.iter().any(|role| role.is_condition()) {
             bindings = bindings.rows_per_condition(self.rows_per_condition as u64);
         }
