@@ -153,6 +153,9 @@ fn draw<'a>(path: &Path, matrices: impl Iterator<Item = &'a Dependence>) -> Resu
             });
         }
     }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
     let file = std::io::BufWriter::new(std::fs::File::create(path)?);
     let mut encoder = png::Encoder::new(file, width as u32, SIDE as u32);
     encoder.set_color(png::ColorType::Rgb);
