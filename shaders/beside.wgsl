@@ -13,7 +13,7 @@ const QUADS: u32 = SPANS_PER_LANE / 4u;
 // Positions that a loop body takes at once.
 const POSITIONS: u32 = select(1u, 4u, WIDTH % 4u == 0u);
 // Positions that are added up as they come, before the sum of all takes them in with what that loses.
-const POSITION_BLOCK: u32 = 32u;
+const POSITION_BLOCK: u32 = 64u;
 // Positions that the shift comes from, and how far they lie apart.
 const SAMPLED: u32 = 16u;
 const SAMPLED_STRIDE: u32 = max(WIDTH / SAMPLED, 1u);
@@ -153,12 +153,16 @@ fn chosen_of(a: Scalings, b: Scalings, first: vec4<bool>) -> Scalings {
     );
 }
 
-fn normalize_position(span: Span, position: u32, own: Scalings, factor: Quad, rows: u32) {
-    let source = element_at(span, position);
+fn output_of(span: Span, position: u32, source: Quad, own: Scalings, factor: Quad) -> Quad {
     let difference = difference_of(source, own.shift, factor);
     let normalized = fma(difference, own.rstd, -own.correction * own.rstd);
-    sum_set_rows(span.row, position, source, rows);
-    output_set_rows(span.row, position, affine(normalized, parameters_at(span, position)), rows);
+    return affine(normalized, parameters_at(span, position));
+}
+
+fn normalize_position(span: Span, position: u32, own: Scalings, factor: Quad) {
+    let source = element_at(span, position);
+    sum_set(span.row, position, source);
+    output_set(span.row, position, output_of(span, position, source, own, factor));
 }
 
 fn write_row_statistics(row: u32, shift: f32, correction: f32, rstd: f32, exponent: i32) {
@@ -220,20 +224,31 @@ fn measure(place: Place) {
     }
 }
 
-fn normalize_block(span: Span, begin: u32, end: u32, own: Scalings, rows: u32) {
+fn normalize_block(span: Span, begin: u32, end: u32, own: Scalings) {
     let factor = powers_of_two(own.exponent);
     var position = begin;
     loop {
-        normalize_position(span, position, own, factor, rows);
+        normalize_position(span, position, own, factor);
         if POSITIONS == 4u {
-            normalize_position(span, position + 1u, own, factor, rows);
-            normalize_position(span, position + 2u, own, factor, rows);
-            normalize_position(span, position + 3u, own, factor, rows);
+            normalize_position(span, position + 1u, own, factor);
+            normalize_position(span, position + 2u, own, factor);
+            normalize_position(span, position + 3u, own, factor);
         }
         position += POSITIONS;
         if position >= end {
             break;
         }
+    }
+}
+
+// Of four rows only the first few: a row count may end among the four. Apart from the others, because on processors an invocation goes
+// through both arms of a branch.
+fn normalize_rows(span: Span, own: Scalings, rows: u32) {
+    let factor = powers_of_two(own.exponent);
+    for (var position = 0u; position < params.turns; position++) {
+        let source = element_at(span, position);
+        sum_set_rows(span.row, position, source, rows);
+        output_set_rows(span.row, position, output_of(span, position, source, own, factor), rows);
     }
 }
 
@@ -246,16 +261,17 @@ fn kernel(place: Place) {
         let end = min(begin + POSITION_BLOCK, params.turns);
         for (var quad = 0u; quad < QUADS; quad++) {
             let span = span_at(place, 4u * quad);
-            if span.owned {
-                // A row count may end among the four.
-                let rows = min(params.rows - span.row, 4u);
-                normalize_block(span, begin, end, scalings[quad], rows);
+            if span.owned && params.rows - span.row >= 4u {
+                normalize_block(span, begin, end, scalings[quad]);
             }
         }
     }
     for (var quad = 0u; quad < QUADS; quad++) {
         let span = span_at(place, 4u * quad);
         let own = scalings[quad];
+        if span.owned && params.rows - span.row < 4u {
+            normalize_rows(span, own, params.rows - span.row);
+        }
         for (var i = 0u; i < 4u; i++) {
             if span.owned && span.row + i < params.rows {
                 write_row_statistics(span.row + i, own.shift[i], own.correction[i], own.rstd[i], own.exponent[i]);

@@ -333,14 +333,13 @@ fn what_needs_rows_one_after_another_is_refused() {
     let bindings = Bindings::new(8, &input, &output).input_shape(shape).mean(mean);
     assert!(layer(&config).prepare(&device, &bindings).is_ok());
 
-    // Scale and shift of channels that groups share have no gradients.
+    // The gate of a channel has no gradient, and what else it may have has one.
     let groups = LayerNormConfig::group_norm(1, [3, 4]);
-    let (scale, shift) = (zeros([2, 3]), zeros([2, 3]));
-    let backward = Bindings::backward_of(&input, &input, &output).scale(&scale);
-    for bindings in [backward.clone().scale_gradient(&shift), backward.shift_gradient(&shift)] {
-        refused(&groups, &bindings);
-    }
-    // The gradients of weight and bias are there.
+    let (gate, gradient) = (zeros([2, 3]), zeros([2, 3]));
+    let backward = Bindings::backward_of(&input, &input, &output).residual(&input).gate(&gate).scale(&gate);
+    let with_gate = backward.clone().gate_gradient(&gradient);
+    assert_eq!(refused(&groups, &with_gate), "the gradient of a gate that positions share");
+    assert!(layer(&groups).prepare(&device, &backward.scale_gradient(&gradient)).is_ok());
     assert!(layer(&groups).backward(&device, &input, &input, None).is_ok());
 }
 

@@ -294,6 +294,15 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
                     let ends_conditions = chunk.rows.end.is_multiple_of(condition_rows);
                     assert!(chunk.rows.end == problem.rows() || ends_conditions, "after all rows of some conditions");
                 }
+                Entry::GradientChannelConditions => {
+                    let spans = kernel.width * params.conditions;
+                    assert_eq!(params.workgroups, spans.div_ceil(kernel.spans_per_workgroup));
+                    assert_eq!(
+                        plan.chunks().len(),
+                        1,
+                        "what is added up over the samples of a condition lies in one chunk"
+                    );
+                }
                 Entry::GradientChannels => {
                     assert_eq!(params.workgroups, kernel.width.div_ceil(kernel.spans_per_workgroup));
                     assert_eq!(plan.chunks().len(), 1, "what is added up over all samples lies in one chunk");
@@ -325,7 +334,7 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
                     BindingRole::Prefixes | BindingRole::Carry => u64::from(params.groups) * 32,
                     BindingRole::Scalings => rows * 16,
                     // A channel of a group is a segment of its row.
-                    BindingRole::ChannelSums if kernel.entry == Entry::GradientChannels => {
+                    BindingRole::ChannelSums if kernel.entry != Entry::GradientChannelSums => {
                         rows * u64::from(kernel.segment_width) * 8
                     }
                     BindingRole::ChannelSums => rows * u64::from(kernel.segments()) * 8,
@@ -577,7 +586,7 @@ proptest! {
                     Err(error) => {
                         let is_grid = matches!(error, Error::Grid { .. });
                         prop_assert!(is_grid, "{}", error);
-                        prop_assert!(groups.is_some() && role.is_condition());
+                        prop_assert!(groups.is_some() && role == Role::GateGradient);
                         problem
                     }
                 };

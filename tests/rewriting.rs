@@ -11,7 +11,7 @@ mod rewrite;
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use common::gradients::{Bounds, Pass, all_normalized, all_statistics};
+use common::gradients::{Bounds, Pass, all_normalized, all_statistics, chain_bound};
 use common::sample::{stored, unit_in_the_last_place};
 use common::{Data, bare, devices, error_bound, geometries};
 use gpu_layer_norm::kernel::{Dimension, Grid, Kernel, Operation, Problem, Role, Unit};
@@ -86,6 +86,20 @@ const LONG: usize = 1000;
 /// Rows that share a condition, where there are conditions.
 const ROWS_PER_CONDITION: usize = 3;
 
+/// Groups of a sample, where rows are groups of channels.
+const GROUPS: usize = 4;
+
+/// How rows lie in memory, and whose weight and bias their elements have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Lies {
+    /// One after another, with a parameter for each element.
+    InARow,
+    /// Side by side: neighbouring elements belong to neighbouring rows.
+    Beside,
+    /// A row is a group of so many channels of a sample, and a parameter belongs to all positions of its channel.
+    Groups { channels: usize },
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Variant {
     storage: StorageType,
@@ -99,8 +113,7 @@ struct Variant {
     gate: bool,
     /// Rows of a sequence, where it is causal.
     causal: Option<usize>,
-    /// Whether rows lie side by side.
-    beside: bool,
+    lies: Lies,
     width: usize,
 }
 
@@ -109,16 +122,55 @@ impl Variant {
     fn rows(&self, seed: u64) -> Vec<Vec<f32>> {
         let rows = rows(self.storage, self.width, seed);
         let ordinary = if self.causal == Some(LONG) { 80 } else { 0 };
-        // Of rows side by side, four at a time.
-        let more = if self.beside { rows.len().next_multiple_of(4) - rows.len() } else { 0 };
+        let more = self.whole(rows.len()) - rows.len();
         rows.iter().take(4).cycle().take(ordinary + more).chain(&rows).cloned().collect()
+    }
+
+    /// So many rows and a few more: those side by side are taken four at a time, and a sample has all its groups.
+    fn whole(&self, rows: usize) -> usize {
+        match self.lies {
+            Lies::InARow => rows,
+            Lies::Beside => rows.next_multiple_of(4),
+            Lies::Groups { .. } => rows.next_multiple_of(GROUPS),
+        }
     }
 
     /// Values, row by row, as they lie in memory; and the other way round with rows and width changed.
     fn laid(&self, values: &[f32], width: usize) -> Vec<f32> {
         let rows = values.len() / width;
-        let at = |i: usize| values[if self.beside { i % rows * width + i / rows } else { i }];
+        let at = |i: usize| values[if self.lies == Lies::Beside { i % rows * width + i / rows } else { i }];
         (0..values.len()).map(at).collect()
+    }
+
+    /// Elements of weight and bias.
+    fn parameters(&self) -> usize {
+        if let Lies::Groups { channels } = self.lies { GROUPS * channels } else { self.width }
+    }
+
+    /// Which of them an element of a row has.
+    fn parameter_of(&self, row: usize, column: usize) -> usize {
+        let Lies::Groups { channels } = self.lies else { return column };
+        row % GROUPS * channels + column / (self.width / channels)
+    }
+
+    fn grid(&self, rows: usize) -> Option<Grid> {
+        let dimension = |size: usize, stride: usize, parameter_stride: usize| Dimension {
+            size: size as u32,
+            stride: stride as u32,
+            parameter_stride: parameter_stride as u32,
+        };
+        let grid = match self.lies {
+            Lies::InARow => return None,
+            Lies::Beside => Grid::new(&[dimension(rows, 1, 0)], &[dimension(self.width, rows, 1)]),
+            Lies::Groups { channels } => {
+                let positions = self.width / channels;
+                Grid::new(
+                    &[dimension(rows / GROUPS, GROUPS * self.width, 0), dimension(GROUPS, self.width, channels)],
+                    &[dimension(channels, positions, 1), dimension(positions, 1, 0)],
+                )
+            }
+        };
+        Some(grid.expect("a grid"))
     }
 
     /// The roles of scale, shift, gate and residual that it has in the forward pass.
@@ -146,10 +198,8 @@ impl Variant {
         }
         problem = problem.modulation(self.modulation.unwrap_or_default());
         problem = problem.rows_per_condition(ROWS_PER_CONDITION as u64).expect("a problem");
-        if self.beside {
-            let rows = Dimension { size: rows as u32, stride: 1, parameter_stride: 0 };
-            let elements = Dimension { size: self.width as u32, stride: rows.size, parameter_stride: 1 };
-            problem = problem.grid(Grid::new(&[rows], &[elements]).expect("a grid")).expect("a problem");
+        if let Some(grid) = self.grid(rows) {
+            problem = problem.grid(grid).expect("a problem");
         }
         if let Some(length) = self.causal {
             problem = problem.causal(length as u64).expect("a problem");
@@ -204,6 +254,78 @@ fn finite_rows(variant: &Variant, rows: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
     rows.into_iter().filter(is_finite).collect()
 }
 
+/// Of groups of channels: from the gradients of rows that each have a scale and shift of their own, the scale being what x̂ is multiplied by
+/// less 1, and from these summed up by channel.
+fn group_bounds(
+    variant: &Variant,
+    input: &[f32],
+    output_gradient: &[f32],
+    [weight, bias, scale]: [Option<&Vec<f32>>; 3],
+) -> Bounds {
+    let &Variant { normalization, variance, eps, width, .. } = variant;
+    let (parameters, rows) = (variant.parameters(), input.len() / width);
+    let parameter_of = |i: usize| variant.parameter_of(i / width, i % width);
+    let condition_of = |i: usize| i / width / ROWS_PER_CONDITION * parameters + parameter_of(i);
+    let at = |values: Option<&Vec<f32>>, i: usize, absent: f64| values.map_or(absent, |values| f64::from(values[i]));
+    // What x̂ is multiplied by, and what dy counts as for weight and bias.
+    let factors = |i: usize| {
+        let (weight, scale) = (at(weight, parameter_of(i), 1.0), at(scale, condition_of(i), 0.0));
+        match variant.modulation.unwrap_or_default() {
+            Modulation::Adaptive => [weight * (1.0 + scale), 1.0 + scale],
+            Modulation::Conditional => [weight + scale, 1.0],
+        }
+    };
+    let exact = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+    let own_scale: Vec<f64> = (0..input.len()).map(|i| factors(i)[0] - 1.0).collect();
+    let (source, output_gradient) = (exact(input), exact(output_gradient));
+    let mut bounds = Bounds::of(&Pass {
+        normalization,
+        eps: eps.into(),
+        unbiased: variance == Variance::Unbiased,
+        width,
+        causal: None,
+        source: &source,
+        slack: None,
+        output_gradient: &output_gradient,
+        weight: None,
+        bias: None,
+        condition: Condition {
+            modulation: Modulation::Conditional,
+            rows_per_condition: 1,
+            scale: Some(&own_scale),
+            shift: None,
+        },
+    });
+    // What a scale of less than 0 takes off counts as much as one that adds.
+    bounds.input.iter_mut().for_each(|bound| *bound *= if scale.is_some() { 2.0 } else { 1.0 });
+    // Each sum over a row's own element counts as one term of its channel's.
+    let more = chain_bound(width, input.len() / parameters) / chain_bound(width, 1);
+    let sums = |count: usize, place: &dyn Fn(usize) -> usize, term: &dyn Fn(usize) -> f64| {
+        let mut sums = vec![0.0; count];
+        (0..input.len()).for_each(|i| sums[place(i)] += term(i));
+        sums
+    };
+    let (products, gradients) = (bounds.exact.scale.clone(), bounds.exact.shift.clone());
+    let (product_bounds, gradient_bounds) = (bounds.scale.clone(), bounds.shift.clone());
+    bounds.exact.weight = sums(parameters, &parameter_of, &|i| factors(i)[1] * products[i]);
+    bounds.exact.bias = sums(parameters, &parameter_of, &|i| factors(i)[1] * gradients[i]);
+    bounds.weight = sums(parameters, &parameter_of, &|i| more * factors(i)[1].abs() * product_bounds[i]);
+    bounds.bias = sums(parameters, &parameter_of, &|i| more * factors(i)[1].abs() * gradient_bounds[i]);
+    // What a scale is multiplied by.
+    let scaled = |i: usize| match variant.modulation.unwrap_or_default() {
+        Modulation::Adaptive => [at(weight, parameter_of(i), 1.0), at(bias, parameter_of(i), 0.0)],
+        Modulation::Conditional => [1.0, 0.0],
+    };
+    let conditions = rows.div_ceil(ROWS_PER_CONDITION) * parameters;
+    bounds.exact.scale = sums(conditions, &condition_of, &|i| scaled(i)[0] * products[i] + scaled(i)[1] * gradients[i]);
+    bounds.exact.shift = sums(conditions, &condition_of, &|i| gradients[i]);
+    bounds.scale = sums(conditions, &condition_of, &|i| {
+        more * (scaled(i)[0].abs() * product_bounds[i] + scaled(i)[1].abs() * gradient_bounds[i])
+    });
+    bounds.shift = sums(conditions, &condition_of, &|i| more * gradient_bounds[i]);
+    bounds
+}
+
 fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Result<(), String> {
     let &Variant { storage, normalization, affine, variance, eps, causal, width, .. } = variant;
     // The plan has been made for as many.
@@ -214,27 +336,28 @@ fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64
         let mut rng = StdRng::seed_from_u64(seed ^ salt);
         (0..count).map(|_| stored(storage, rng.random_range(low..high))).collect::<Vec<f32>>()
     };
-    let (weight, output_gradient) = (random(width, 0.5_f32, 1.5, 1), random(input.len(), -2.0, 2.0, 2));
-    let of_conditions = variant.conditions(rows.len()) * width;
-    let (bias, scale) = (random(width, -1.0, 1.0, 3), random(of_conditions, -0.5, 0.5, 4));
+    let parameters = variant.parameters();
+    let (weight, output_gradient) = (random(parameters, 0.5_f32, 1.5, 1), random(input.len(), -2.0, 2.0, 2));
+    let of_conditions = variant.conditions(rows.len()) * parameters;
+    let (bias, scale) = (random(parameters, -1.0, 1.0, 3), random(of_conditions, -0.5, 0.5, 4));
     let statistic = |which: usize| rows.iter().map(|row| variant.statistics(row)[which] as f32).collect::<Vec<f32>>();
     let mut tensors: Vec<(Role, Vec<u8>)> = plan
         .problem()
         .tensors()
         .map(|(role, layout)| {
             let values = match role {
-                Role::Input => input.clone(),
+                Role::Input => variant.laid(&input, width),
                 Role::Residual => vec![0.0; input.len()],
                 Role::Weight => weight.clone(),
                 Role::Bias => bias.clone(),
                 Role::Scale => scale.clone(),
                 Role::Gate => vec![1.0; of_conditions],
-                Role::OutputGradient => output_gradient.clone(),
+                Role::OutputGradient => variant.laid(&output_gradient, width),
                 Role::InputGradient | Role::ResidualGradient => vec![7.0; input.len()],
                 Role::ScaleGradient | Role::ShiftGradient => vec![7.0; of_conditions],
                 Role::Mean => statistic(0),
                 Role::Rstd => statistic(1),
-                _ => vec![7.0; width],
+                _ => vec![7.0; parameters],
             };
             (role, to_bytes(layout.storage, &values))
         })
@@ -243,6 +366,11 @@ fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64
     let (eps, unbiased) = (f64::from(eps), variance == Variance::Unbiased);
     let of_weight = affine.has_weight().then_some(&weight[..]);
     let bounds = match variant.modulation {
+        modulation if matches!(variant.lies, Lies::Groups { .. }) => {
+            let has = [affine.has_weight(), affine.has_bias(), modulation.is_some()];
+            let factors = [(has[0], &weight), (has[1], &bias), (has[2], &scale)].map(|(has, it)| has.then_some(it));
+            group_bounds(variant, &input, &output_gradient, factors)
+        }
         None if causal.is_none() => {
             Bounds::new((normalization, eps, unbiased), width, &input, &output_gradient, of_weight)
         }
@@ -275,9 +403,11 @@ fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64
     ] {
         let Some((_, bytes)) = tensors.iter().find(|(other, _)| *other == role) else { continue };
         let layout = plan.problem().layout(role).copied().unwrap_or_default();
-        for (i, (found, (exact, allowed))) in
-            from_bytes(layout.storage, bytes).into_iter().zip(exact.iter().zip(allowed)).enumerate()
-        {
+        let mut found = from_bytes(layout.storage, bytes);
+        if role.is_of_rows() {
+            found = variant.laid(&found[..exact.len()], rows.len());
+        }
+        for (i, (found, (exact, allowed))) in found.into_iter().zip(exact.iter().zip(allowed)).enumerate() {
             let last = unit_in_the_last_place(layout.storage, *exact);
             let error = (f64::from(found) - exact).abs();
             // What is too large becomes infinity.
@@ -306,8 +436,9 @@ fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Resul
         let mut rng = StdRng::seed_from_u64(seed ^ salt);
         (0..count).map(|_| stored(storage, rng.random_range(low..high))).collect::<Vec<f32>>()
     };
-    let (weight, mut bias) = (random(width, 0.5_f32, 1.5, 1), random(width, -1.0, 1.0, 2));
-    let of_conditions = variant.conditions(rows.len()) * width;
+    let parameters = variant.parameters();
+    let (weight, mut bias) = (random(parameters, 0.5_f32, 1.5, 1), random(parameters, -1.0, 1.0, 2));
+    let of_conditions = variant.conditions(rows.len()) * parameters;
     let (mut scale, mut shift) = (random(of_conditions, -0.5, 0.5, 3), random(of_conditions, -1.0, 1.0, 4));
     // Eighths: what a constant row gives is a sum of products that no order of evaluation rounds.
     if variant.modulation.is_some() {
@@ -353,9 +484,10 @@ fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Resul
         let constant = normalization == Normalization::LayerNorm && same;
         for (column, &normalized) in exact.iter().enumerate() {
             let y = output[i * width + column];
-            let weight = if affine.has_weight() { f64::from(weight[column]) } else { 1.0 };
-            let bias = if affine.has_bias() { f64::from(bias[column]) } else { 0.0 };
-            let of_condition = i / ROWS_PER_CONDITION * width + column;
+            let parameter = variant.parameter_of(i, column);
+            let weight = if affine.has_weight() { f64::from(weight[parameter]) } else { 1.0 };
+            let bias = if affine.has_bias() { f64::from(bias[parameter]) } else { 0.0 };
+            let of_condition = i / ROWS_PER_CONDITION * parameters + parameter;
             // What x̂ is multiplied by, what is added, and the magnitudes of what the two are made of.
             let (weight, bias, terms) = match variant.modulation {
                 None => (weight, bias, None),
@@ -417,7 +549,8 @@ fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Resul
     Ok(())
 }
 
-/// Every variant with every plan that can run it, forward or backward. A third of them have conditions, and a fifth are causal.
+/// Every variant with every plan that can run it, forward or backward. A third of them have conditions, a fifth are causal, and of the
+/// others rows lie side by side in a third or are groups of channels in some.
 fn variants(device: &GpuDevice, operation: Operation) -> Vec<(Variant, Plan)> {
     let mut all = Vec::new();
     let mut count = 0;
@@ -443,8 +576,16 @@ fn variants(device: &GpuDevice, operation: Operation) -> Vec<(Variant, Plan)> {
                         5 => Some(LONG),
                         _ => None,
                     };
-                    let is_plain = causal.is_none() && modulation.is_none() && operation == Operation::Forward;
-                    let beside = is_plain && count % 3 == 1;
+                    let lies = match (count % 6, normalization) {
+                        _ if causal.is_some() => Lies::InARow,
+                        (1 | 4, _) => Lies::Beside,
+                        // A channel is a group of its own, or a group has some.
+                        (2, Normalization::RmsNorm) => Lies::Groups { channels: 1 },
+                        (2, Normalization::LayerNorm) => {
+                            Lies::Groups { channels: (2..=width).find(|it| width % it == 0).unwrap_or(1) }
+                        }
+                        _ => Lies::InARow,
+                    };
                     let variant = Variant {
                         storage,
                         normalization,
@@ -454,7 +595,7 @@ fn variants(device: &GpuDevice, operation: Operation) -> Vec<(Variant, Plan)> {
                         modulation,
                         gate,
                         causal,
-                        beside,
+                        lies,
                         width,
                     };
                     let problem = match operation {
@@ -462,7 +603,7 @@ fn variants(device: &GpuDevice, operation: Operation) -> Vec<(Variant, Plan)> {
                         // Given statistics and measured ones in turn.
                         Operation::Backward => {
                             let rows = finite_rows(&variant, variant.rows(0)).len();
-                            variant.backward_problem(rows, (i + width) % 2 == 0)
+                            variant.backward_problem(variant.whole(rows), (i + width) % 2 == 0)
                         }
                     };
                     let plans = geometries(&problem, device.capabilities());
@@ -494,12 +635,16 @@ fn try_some(
     let mut rng = StdRng::seed_from_u64(SEED);
     let mut all = variants(device, operation);
     all.shuffle(&mut rng);
-    // Some of the few that take four rows at once come first.
+    // Some of the few that take four rows at once come first, and some of those of channels.
     let takes_four = |(_, plan): &(Variant, Plan)| plan.kernels().iter().any(|kernel| kernel.unit == Unit::Rows);
-    let (mut all, others): (Vec<_>, Vec<_>) = all.into_iter().partition(takes_four);
-    assert!(all.len() >= 12 || operation == Operation::Backward, "{} take four rows at once", all.len());
-    let rest = all.split_off(all.len().min(12));
-    all.extend(others.into_iter().chain(rest));
+    let has_groups = |(variant, _): &(Variant, Plan)| matches!(variant.lies, Lies::Groups { .. });
+    let (mut first, others): (Vec<_>, Vec<_>) = all.into_iter().partition(takes_four);
+    let (mut groups, mut others): (Vec<_>, Vec<_>) = others.into_iter().partition(has_groups);
+    assert!(first.len() >= 12 || operation == Operation::Backward, "{} take four rows at once", first.len());
+    assert!(groups.len() >= 16, "{} have groups", groups.len());
+    others.extend(first.split_off(first.len().min(12)));
+    others.extend(groups.split_off(16));
+    let all = [first, groups, others].concat();
     let limit = if asked_for.is_some() { Duration::MAX } else { Duration::from_secs(120) };
     let (start, mut failures, mut tried) = (Instant::now(), Vec::new(), 0);
     for (variant, plan) in &all {

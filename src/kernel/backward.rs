@@ -122,29 +122,32 @@ pub(super) fn gradient_kernels(
         all.push(columns(capabilities, Kernel { entry: Entry::GradientColumns, slots, ..kernel }));
     }
     let of_conditions = [Role::ScaleGradient, Role::ShiftGradient, Role::GateGradient];
-    if of_conditions.into_iter().any(|role| kernel.slot(role).is_some()) {
-        let is_scaled = kernel.slot(Role::ScaleGradient).is_some() && kernel.modulation == Modulation::Adaptive;
-        let read: &[Role] = if is_scaled { &[Role::Weight, Role::Bias] } else { &[] };
-        all.push(sums(problem, capabilities, &kernel, Entry::GradientConditions, &[&of_conditions, read].concat()));
-    }
+    let is_scaled = kernel.slot(Role::ScaleGradient).is_some() && kernel.modulation == Modulation::Adaptive;
+    let read: &[Role] = if is_scaled { &[Role::Weight, Role::Bias] } else { &[] };
+    let of_conditions = Some([&of_conditions, read].concat()).filter(|roles| has_sum(&kernel, roles));
     let of_parameters = [Role::WeightGradient, Role::BiasGradient];
     // Of no rows nothing counts, and there may be no scale to bind.
     let is_scaled = kernel.modulation == Modulation::Adaptive && problem.rows() > 0;
     let read: &[Role] = if is_scaled { &[Role::Scale] } else { &[] };
+    let of_parameters = Some([&of_parameters, read].concat()).filter(|roles| has_sum(&kernel, roles));
+    let added_up = |entry, roles: &Vec<Role>| match channels {
+        Some(channels) => channels_added_up(capabilities, &kernel, channels, entry, roles),
+        None => sums(problem, capabilities, &kernel, entry, roles),
+    };
+    let (by_condition, by_parameter) = match channels {
+        Some(_) => (Entry::GradientChannelConditions, Entry::GradientChannels),
+        None => (Entry::GradientConditions, Entry::GradientParameters),
+    };
     if let Some(channels) = channels {
-        // Before the gradient by the input, which may take the place of what the sums are made of.
-        let columns = all.pop();
         let samples = problem.rows() / u64::from(channels[0]);
         if samples > u64::from(MAX_WALK_TURNS) {
             return refuse("the gradients of channels are added up over at most 60,000 samples at once");
         }
-        let [sums, parameters] = channel_kernels(capabilities, &kernel, channels, &[&of_parameters, read].concat());
-        all.push(sums);
-        all.extend(columns);
-        all.push(parameters);
-    } else if of_parameters.into_iter().any(|role| kernel.slot(role).is_some()) {
-        all.push(sums(problem, capabilities, &kernel, Entry::GradientParameters, &[&of_parameters, read].concat()));
+        // Before the gradient by the input, which may take the place of what the sums are made of.
+        all.insert(all.len() - 1, channel_sums(capabilities, &kernel, channels));
     }
+    all.extend(of_conditions.map(|roles| added_up(by_condition, &roles)));
+    all.extend(of_parameters.map(|roles| added_up(by_parameter, &roles)));
     Ok(all)
 }
 
@@ -193,13 +196,13 @@ fn columns(capabilities: &Capabilities, kernel: Kernel) -> Kernel {
     }
 }
 
-/// The kernels for the gradients of weight and bias where positions share them; the last one has these tensors.
-fn channel_kernels(
-    capabilities: &Capabilities,
-    kernel: &Kernel,
-    [groups, of_group, positions]: [u32; 3],
-    roles: &[Role],
-) -> [Kernel; 2] {
+/// Whether a kernel has one of these tensors that is added up over rows.
+fn has_sum(kernel: &Kernel, roles: &[Role]) -> bool {
+    roles.iter().any(|role| role.is_sum() && kernel.slot(*role).is_some())
+}
+
+/// The kernel that adds up over positions what the gradients of channels rest on, where positions share their parameters.
+fn channel_sums(capabilities: &Capabilities, kernel: &Kernel, [_, _, positions]: [u32; 3]) -> Kernel {
     let max = 1_u32 << max_invocations(capabilities).max(1).ilog2();
     let unit = if positions.is_multiple_of(kernel.unit.elements()) { kernel.unit } else { Unit::Scalar };
     let units = positions / unit.elements();
@@ -210,7 +213,7 @@ fn channel_kernels(
     };
     let lanes = lanes.next_power_of_two().min(max);
     let workgroup = workgroup.min(max).max(lanes);
-    let sums = Kernel {
+    Kernel {
         entry: Entry::GradientChannelSums,
         unit,
         access: Access::Reread,
@@ -227,23 +230,38 @@ fn channel_kernels(
         subgroup_size: 0,
         rows_first: false,
         ..*kernel
-    };
+    }
+}
+
+/// A kernel that adds up these sums over rows, and has these tensors.
+fn channels_added_up(
+    capabilities: &Capabilities,
+    kernel: &Kernel,
+    [groups, of_group, _]: [u32; 3],
+    entry: Entry,
+    roles: &[Role],
+) -> Kernel {
+    let max = 1_u32 << max_invocations(capabilities).max(1).ilog2();
     let slots = slots_of(kernel, roles);
-    let all = Kernel {
-        entry: Entry::GradientChannels,
+    Kernel {
+        entry,
         unit: Unit::Scalar,
+        access: Access::Reread,
         reduction: Reduction::Lane,
-        modulation: kernel.modulation,
+        normalization: Normalization::LayerNorm,
+        zero_centred_weight: kernel.zero_centred_weight && slots[Role::Weight as usize].is_some(),
         conditions: false,
+        rows_first: false,
         grid: None,
         slots,
         width: groups * of_group,
         segment_width: of_group,
         lanes: 1,
+        spans_per_lane: 1,
         spans_per_workgroup: 64.min(max),
-        ..sums
-    };
-    [sums, all]
+        subgroup_size: 0,
+        ..*kernel
+    }
 }
 
 /// A kernel that adds up what the walks have left, and has these tensors.

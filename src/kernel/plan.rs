@@ -519,6 +519,7 @@ fn params(
     };
     let fixed = match kernel.entry {
         Entry::GradientChannels => Some(kernel.width.div_ceil(kernel.spans_per_workgroup)),
+        Entry::GradientChannelConditions => Some((kernel.width * conditions).div_ceil(kernel.spans_per_workgroup)),
         entry if entry.scans() => Some(groups.div_ceil(kernel.spans_per_workgroup)),
         Entry::GradientParameters => Some(columns),
         Entry::GradientConditions => Some(columns * conditions),
@@ -535,7 +536,9 @@ fn params(
         most_workgroups: fixed.unwrap_or(u32::MAX),
         groups,
         accumulate: match kernel.entry {
-            Entry::GradientConditions | Entry::GradientChannels => problem.accumulates().into(),
+            Entry::GradientConditions | Entry::GradientChannelConditions | Entry::GradientChannels => {
+                problem.accumulates().into()
+            }
             Entry::GradientParameters => {
                 let (has_carry, leaves_carry) = (rows.start >= condition_rows, rows.end < problem.rows());
                 u32::from(problem.accumulates()) + 2 * u32::from(has_carry) + 4 * u32::from(leaves_carry)

@@ -479,8 +479,7 @@ impl Problem {
     /// The channels of which gradients are asked for, where positions share their parameters ([`Grid::channels`]).
     pub(super) fn channel_gradients(&self) -> Option<[u32; 3]> {
         let grid = self.grid.as_ref().filter(|grid| !grid.has_parameters_by_element())?;
-        let has = |role| self.layout(role).is_some();
-        grid.channels().filter(|_| has(Role::WeightGradient) || has(Role::BiasGradient))
+        grid.channels().filter(|_| self.tensors().any(|(role, _)| role.is_sum()))
     }
 
     /// Whether the gradient of the scale takes the bias: what the scale multiplies is x̂ · weight + bias.
@@ -562,7 +561,7 @@ impl Problem {
     ///
     /// # Errors
     /// [`Error::Grid`] if the grid has other numbers of rows or elements, or gaps; if a tensor has a row stride, if the normalization is
-    /// causal, or if places share a scale, shift or gate whose gradient is asked for.
+    /// causal, or if places share a gate whose gradient is asked for.
     pub fn grid(self, grid: Grid) -> Result<Self, Error> {
         let product = |dimensions: &[super::Dimension]| {
             dimensions.iter().try_fold(1_u64, |product, dimension| product.checked_mul(dimension.size.into()))
@@ -645,9 +644,9 @@ impl Problem {
             if self.sequence_rows.is_some() {
                 return Err(Error::Grid { what: "causal normalization" });
             }
-            let is_left = |(role, _): (Role, &Layout)| role.is_condition() || grid.channels().is_none();
+            let is_left = |(role, _): (Role, &Layout)| role == Role::GateGradient || grid.channels().is_none();
             if !grid.has_parameters_by_element() && sums.any(is_left) {
-                return Err(Error::Grid { what: "the gradient of a scale, shift or gate that positions share" });
+                return Err(Error::Grid { what: "the gradient of a gate that positions share" });
             }
         }
         let statistic = [Role::Mean, Role::Rstd].into_iter().find(|role| self.layout(*role).is_some());

@@ -46,6 +46,9 @@ pub enum Entry {
     GradientConditions,
     /// `shaders/gradient_channel_sums.wgsl`: sums over the positions of each channel of each row.
     GradientChannelSums,
+    /// `shaders/gradient_channel_conditions.wgsl`: adds these up over the rows of each condition, and writes the gradients of scale and
+    /// shift.
+    GradientChannelConditions,
     /// `shaders/gradient_channels.wgsl`: adds these up over all samples, and writes the gradients of weight and bias.
     GradientChannels,
     /// `shaders/gradient_parameters.wgsl`: adds up the sums over all rows, and writes the gradients of weight and bias.
@@ -69,6 +72,7 @@ impl Entry {
             | Self::GradientColumns
             | Self::GradientConditions
             | Self::GradientChannelSums
+            | Self::GradientChannelConditions
             | Self::GradientChannels
             | Self::GradientParameters
             | Self::CausalGradientTiles
@@ -79,7 +83,7 @@ impl Entry {
 
     /// Whether it is about channels, of which each is a segment of a row.
     pub(super) const fn is_of_channels(self) -> bool {
-        matches!(self, Self::GradientChannelSums | Self::GradientChannels)
+        matches!(self, Self::GradientChannelSums | Self::GradientChannelConditions | Self::GradientChannels)
     }
 
     /// Whether it is a scan over positions, of which each invocation has a tile or a sequence.
@@ -228,7 +232,7 @@ pub enum BindingRole {
     /// In the place of [`Role::State`] where a sequence takes several chunks: 32 bytes a sequence of a chunk.
     Carry,
     /// Sums over the positions of each channel of each row, 8 bytes each; written by [`Entry::GradientChannelSums`], read by
-    /// [`Entry::GradientChannels`].
+    /// [`Entry::GradientChannelConditions`] and [`Entry::GradientChannels`].
     ChannelSums,
 }
 
@@ -348,7 +352,10 @@ impl Kernel {
     pub const fn turns(&self) -> u32 {
         match self.entry {
             Entry::GradientMerge => return self.segments().div_ceil(self.lanes),
-            Entry::GradientConditions | Entry::GradientChannels | Entry::GradientParameters => return 1,
+            Entry::GradientConditions
+            | Entry::GradientChannelConditions
+            | Entry::GradientChannels
+            | Entry::GradientParameters => return 1,
             entry if entry.scans() => return 1,
             _ => {}
         }
@@ -456,7 +463,9 @@ impl Kernel {
             Entry::GradientChannelSums => {
                 vec![(BindingRole::Coefficients, true, false), (BindingRole::ChannelSums, true, true)]
             }
-            Entry::GradientChannels => vec![(BindingRole::ChannelSums, true, false)],
+            Entry::GradientChannelConditions | Entry::GradientChannels => {
+                vec![(BindingRole::ChannelSums, true, false)]
+            }
             Entry::GradientConditions | Entry::GradientParameters => vec![(BindingRole::ColumnSums, true, true)],
         };
         for &(role, _, writable) in scratch.iter().filter(|(_, is_bound, _)| *is_bound) {
@@ -613,7 +622,7 @@ impl Kernel {
             | Entry::GradientColumns
             | Entry::GradientChannels
             | Entry::GradientParameters => &[Role::Scale],
-            Entry::GradientConditions => &[Role::ScaleGradient],
+            Entry::GradientConditions | Entry::GradientChannelConditions => &[Role::ScaleGradient],
             _ => &[],
         };
         if modulated.iter().all(|role| self.slot(*role).is_none()) {
@@ -711,6 +720,7 @@ impl Kernel {
             Entry::CausalRows => &[Role::Mean, Role::Rstd],
             Entry::Gradient | Entry::GradientColumns => &[Role::ResidualGradient],
             Entry::GradientConditions => &[Role::ScaleGradient, Role::ShiftGradient, Role::GateGradient],
+            Entry::GradientChannelConditions => &[Role::ScaleGradient, Role::ShiftGradient],
             Entry::GradientChannels | Entry::GradientParameters => &[Role::WeightGradient, Role::BiasGradient],
             _ => &[],
         };
@@ -940,10 +950,6 @@ impl Kernel {
             writeln!(wgsl, "\nfn {role}_set_rows(row: u32, position: u32, value: Unit, rows: u32) {{")?;
             if let Some(Slot { storage, place }) = self.slot(role) {
                 let target = if let Place::InPlaceOf(other) = place { other } else { role };
-                writeln!(
-                    wgsl,
-                    "    if rows == 4u {{\n        {role}_set(row, position, value);\n        return;\n    }}"
-                )?;
                 writeln!(wgsl, "    let index = {};\n    let old = {target}[index];", self.index(role))?;
                 writeln!(wgsl, "    let has = vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(rows);")?;
                 match storage {
@@ -1067,6 +1073,7 @@ impl Kernel {
             Entry::GradientColumns => include_str!("../../shaders/gradient_columns.wgsl"),
             Entry::GradientConditions => include_str!("../../shaders/gradient_conditions.wgsl"),
             Entry::GradientChannelSums => include_str!("../../shaders/gradient_channel_sums.wgsl"),
+            Entry::GradientChannelConditions => include_str!("../../shaders/gradient_channel_conditions.wgsl"),
             Entry::GradientChannels => include_str!("../../shaders/gradient_channels.wgsl"),
             Entry::GradientParameters => include_str!("../../shaders/gradient_parameters.wgsl"),
         });
@@ -1194,7 +1201,7 @@ impl Kernel {
     }
 
     fn backward_fragments(&self) -> Vec<&'static str> {
-        if self.entry == Entry::GradientChannels {
+        if matches!(self.entry, Entry::GradientChannelConditions | Entry::GradientChannels) {
             return Vec::new();
         }
         if self.entry.adds_up() {

@@ -980,16 +980,18 @@ pub fn row_counts(name: &str, device: &GpuDevice) -> Outcome {
             for is_conditional in [false, true] {
                 i += 1;
                 let is_grouped = matches!(base.over, Over::Groups(_));
+                // The groups of some samples belong together.
+                let rows_per_condition = if i.is_multiple_of(4) { 6 } else { 3 };
                 let forward = Sample {
                     scale: is_conditional,
                     shift: is_conditional,
-                    rows_per_condition: 3,
+                    rows_per_condition,
                     statistics: true,
                     strategy: Some(STRATEGIES[i % 3]),
                     row_count: Some(count),
                     ..base.clone()
                 };
-                let backward = Backward { conditions: !is_grouped, accumulate: i.is_multiple_of(2), ..EVERY_GRADIENT };
+                let backward = Backward { accumulate: i.is_multiple_of(2), ..EVERY_GRADIENT };
                 let backward = Sample { backward: Some(backward), ..forward.clone() };
                 for sample in [forward, backward] {
                     let in_one = sample.check(device);
@@ -1097,8 +1099,10 @@ pub fn plans_of_gpus(_: &str, device: &GpuDevice) -> Outcome {
     .into_iter()
     .enumerate()
     {
-        let backward = Some(Backward { conditions: false, ..EVERY_GRADIENT });
-        for sample in [Sample { backward, statistics: i.is_multiple_of(2), ..base.clone() }, base] {
+        let rows_per_condition = if let Over::Groups(count) = base.over { count } else { 1 };
+        let conditions = Sample { scale: true, shift: true, rows_per_condition, ..base.clone() };
+        let backward = Some(EVERY_GRADIENT);
+        for sample in [Sample { backward, statistics: i.is_multiple_of(2), ..conditions }, base] {
             let sample = Sample { storage: StorageType::ALL[i % 3], ..sample };
             each(&sample, device, 5, |problem| {
                 let capabilities = device.capabilities_for(problem);
@@ -1145,7 +1149,8 @@ pub fn groups_of_conditions(name: &str, device: &GpuDevice) -> Outcome {
     let mut i = 0_usize;
     for (shape, count) in [(&[3, 12, 5, 5][..], 3), (&[2, 12, 8], 12), (&[4, 6, 4], 1), (&[4, 6, 1], 2)] {
         for modulation in [Modulation::Adaptive, Modulation::Conditional] {
-            for rows_per_condition in [count, 2 * count] {
+            // Of each sample, of two, of each group, and of rows of two samples.
+            for rows_per_condition in [count, 2 * count, 1, count + 1] {
                 i += 1;
                 let sample = Sample {
                     affine: AFFINES[i % 3],
@@ -1162,7 +1167,8 @@ pub fn groups_of_conditions(name: &str, device: &GpuDevice) -> Outcome {
                 };
                 sample.check(device)?;
                 if i.is_multiple_of(step(name, 2)) {
-                    let backward = Backward { conditions: false, ..EVERY_GRADIENT };
+                    let conditions = !sample.gate;
+                    let backward = Backward { conditions, accumulate: i % 5 < 3, ..EVERY_GRADIENT };
                     Sample { backward: Some(backward), statistics: i % 4 < 2, ..sample }.check(device)?;
                 }
             }

@@ -1,0 +1,35 @@
+// Of the backward pass where positions share their parameters: adds up the sums of each channel over the rows of each condition, and
+// writes the gradients of scale and shift.
+//
+//     dscale = Σ dy · x̂, in adaptive layer normalization weight · Σ dy · x̂ + bias · Σ dy,   dshift = Σ dy
+//
+// One invocation has one of the WIDTH channels of one condition. Channels are cut into SEGMENTS groups of SEGMENT_WIDTH, and each row is
+// that of one group.
+// Bindings: 0 params, the gradients, weight and bias where they are needed, 29 the sums of the channels of each row.
+
+@group(0) @binding(29) var<storage, read> channel_sums: array<vec2<f32>>;
+
+fn kernel(place: Place) {
+    let condition = place.first_span / WIDTH;
+    let channel = place.first_span % WIDTH;
+    if condition >= params.conditions {
+        return;
+    }
+    let group = channel / SEGMENT_WIDTH;
+    // The first row of the condition that is of this group.
+    let begin = condition * params.condition_rows;
+    let end = min(params.rows, begin + min(params.condition_rows, params.most_rows - begin));
+    var total = Total();
+    for (var row = begin + (group + SEGMENTS - begin % SEGMENTS) % SEGMENTS; row < end; row += SEGMENTS) {
+        let sums = channel_sums[row * SEGMENT_WIDTH + (channel - group * SEGMENT_WIDTH)];
+        total = add_block(total, Sums(sums.y, sums.x));
+    }
+    let products = total.sums.squares + total.lost.squares;
+    let gradients = total.sums.differences + total.lost.differences;
+    var scale = products;
+    if ADAPTIVE {
+        scale = products * weight_at(0u, channel) + gradients * bias_at(0u, channel);
+    }
+    scale_gradient_add(condition, channel, scale);
+    shift_gradient_add(condition, channel, gradients);
+}
