@@ -285,3 +285,6 @@ fn shape(tensor: &GpuTensor) -> [usize; 2] {
         _ => [0, 0],
     }
 }
+
+#[cfg(test)]
+mod tests;

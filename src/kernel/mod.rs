@@ -37,6 +37,8 @@ pub use problem::{
     Affine, ColumnSums, Layout, MAX_WIDTH, Modulation, Normalization, Operation, Problem, Role, Variance,
 };
 pub use projection::Activation;
+#[cfg(test)]
+pub(crate) use projection::all_projection_kernels;
 pub(crate) use projection::{
     Finish, MAX_ELEMENTS, Picked, ProjectionBinding, ProjectionKernel, ProjectionParams, Sharing,
 };

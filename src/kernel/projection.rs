@@ -257,6 +257,34 @@ impl ProjectionBinding {
     }
 }
 
+/// Every variant, with workgroups of some sizes.
+#[cfg(test)]
+pub(crate) fn all_projection_kernels() -> Vec<ProjectionKernel> {
+    let mut sharings = Vec::new();
+    for side in [8, 16] {
+        for (left_along_terms, right_along_terms) in [(false, false), (false, true), (true, false), (true, true)] {
+            sharings.push(Sharing::Tiled { side, left_along_terms, right_along_terms });
+        }
+    }
+    for (invocations, rows) in [(64, 1), (64, 4), (1, 4)] {
+        sharings.push(Sharing::Alone { invocations, rows });
+    }
+    let activations = [Activation::Identity, Activation::Relu, Activation::Silu, Activation::Tanh];
+    let finishes = activations.iter().flat_map(|&it| [Finish::Activated(it), Finish::Sloped(it)]);
+    let finishes: Vec<_> = finishes.collect();
+    let mut kernels = vec![ProjectionKernel::TableGradient { invocations: 64 }];
+    for sharing in sharings {
+        for picked in [Picked::Nothing, Picked::Left, Picked::Right] {
+            for &finish in &finishes {
+                for accumulate in [false, true] {
+                    kernels.push(ProjectionKernel::Product { sharing, picked, finish, accumulate });
+                }
+            }
+        }
+    }
+    kernels
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -266,32 +294,6 @@ mod tests {
 
     use super::*;
     use crate::kernel::ENTRY_POINT;
-
-    fn all_kernels() -> Vec<ProjectionKernel> {
-        let mut sharings = Vec::new();
-        for side in [8, 16] {
-            for (left_along_terms, right_along_terms) in [(false, false), (false, true), (true, false), (true, true)] {
-                sharings.push(Sharing::Tiled { side, left_along_terms, right_along_terms });
-            }
-        }
-        for (invocations, rows) in [(64, 1), (64, 4), (1, 4)] {
-            sharings.push(Sharing::Alone { invocations, rows });
-        }
-        let activations = [Activation::Identity, Activation::Relu, Activation::Silu, Activation::Tanh];
-        let finishes = activations.iter().flat_map(|&it| [Finish::Activated(it), Finish::Sloped(it)]);
-        let finishes: Vec<_> = finishes.collect();
-        let mut kernels = vec![ProjectionKernel::TableGradient { invocations: 64 }];
-        for sharing in sharings {
-            for picked in [Picked::Nothing, Picked::Left, Picked::Right] {
-                for &finish in &finishes {
-                    for accumulate in [false, true] {
-                        kernels.push(ProjectionKernel::Product { sharing, picked, finish, accumulate });
-                    }
-                }
-            }
-        }
-        kernels
-    }
 
     fn parse(kernel: &ProjectionKernel) -> (naga::Module, ModuleInfo) {
         let (label, wgsl) = (kernel.label(), kernel.wgsl());
@@ -331,7 +333,7 @@ mod tests {
 
     #[test]
     fn every_variant_validates_and_translates_and_binds_what_the_host_binds() {
-        for kernel in all_kernels() {
+        for kernel in all_projection_kernels() {
             let label = kernel.label();
             let (module, info) = parse(&kernel);
             translate(&label, &module, &info);
@@ -358,7 +360,7 @@ mod tests {
 
     #[test]
     fn wgsl_of_kernels_that_differ_differs() {
-        let all = all_kernels();
+        let all = all_projection_kernels();
         let texts: HashSet<String> = all.iter().map(ProjectionKernel::wgsl).collect();
         assert_eq!(texts.len(), all.len(), "a part of the cache key does not reach the WGSL");
     }
