@@ -30,29 +30,33 @@ fn element_at(span: Span, position: u32) -> Quad {
     return source_unit(source_load(span, position));
 }
 
-// x · factor − shift
-fn difference_of(element: Quad, shift: Quad, factor: Quad) -> Quad {
-    return kept(kept(element * factor, params.all_bits) - shift, params.all_bits);
+fn difference_of(element: Quad, shift: Quad) -> Quad {
+    return kept(element - shift, params.all_bits);
 }
 
-fn difference_at(span: Span, position: u32, shift: Quad, factor: Quad) -> Quad {
-    return difference_of(element_at(span, position), shift, factor);
+fn difference_at(span: Span, position: u32, shift: Quad) -> Quad {
+    return difference_of(element_at(span, position), shift);
+}
+
+// x · factor − shift, of rows that are measured again.
+fn scaled_difference_at(span: Span, position: u32, shift: Quad, factor: Quad) -> Quad {
+    return difference_of(kept(element_at(span, position) * factor, params.all_bits), shift);
 }
 
 fn add_position(sums: Sums, difference: Quad) -> Sums {
     return Sums(sums.differences + difference, fma(difference, difference, sums.squares));
 }
 
-// The sums of x · factor − shift and of its square over some positions, of which there are some.
-fn block_about(span: Span, begin: u32, end: u32, shift: Quad, factor: Quad) -> Sums {
+// The sums of x − shift and of its square over some positions, of which there are some.
+fn block_about(span: Span, begin: u32, end: u32, shift: Quad) -> Sums {
     var block = Sums();
     var position = begin;
     loop {
-        block = add_position(block, difference_at(span, position, shift, factor));
+        block = add_position(block, difference_at(span, position, shift));
         if POSITIONS == 4u {
-            block = add_position(block, difference_at(span, position + 1u, shift, factor));
-            block = add_position(block, difference_at(span, position + 2u, shift, factor));
-            block = add_position(block, difference_at(span, position + 3u, shift, factor));
+            block = add_position(block, difference_at(span, position + 1u, shift));
+            block = add_position(block, difference_at(span, position + 2u, shift));
+            block = add_position(block, difference_at(span, position + 3u, shift));
         }
         position += POSITIONS;
         if position >= end {
@@ -66,12 +70,15 @@ fn all_of(total: Total) -> Sums {
     return Sums(total.sums.differences + total.lost.differences, total.sums.squares + total.lost.squares);
 }
 
-// The same over all positions.
+// The sums of x · factor − shift and of its square over all positions.
 fn sums_about(span: Span, shift: Quad, factor: Quad) -> Sums {
     var total = Total();
     for (var begin = 0u; begin < params.turns; begin += POSITION_BLOCK) {
-        let end = min(begin + POSITION_BLOCK, params.turns);
-        total = add_block(total, block_about(span, begin, end, shift, factor));
+        var block = Sums();
+        for (var position = begin; position < min(begin + POSITION_BLOCK, params.turns); position++) {
+            block = add_position(block, scaled_difference_at(span, position, shift, factor));
+        }
+        total = add_block(total, block);
     }
     return all_of(total);
 }
@@ -117,7 +124,7 @@ fn powers_of_two(exponent: vec4<i32>) -> Quad {
 fn largest_about(span: Span, shift: Quad, factor: Quad) -> QuadBits {
     var largest = QuadBits(0u);
     for (var position = 0u; position < params.turns; position++) {
-        let bits = bitcast<QuadBits>(difference_at(span, position, shift, factor));
+        let bits = bitcast<QuadBits>(scaled_difference_at(span, position, shift, factor));
         largest = max(largest, bits & QuadBits(MAGNITUDE_BITS));
     }
     return largest;
@@ -153,16 +160,15 @@ fn chosen_of(a: Scalings, b: Scalings, first: vec4<bool>) -> Scalings {
     );
 }
 
-fn output_of(span: Span, position: u32, source: Quad, own: Scalings, factor: Quad) -> Quad {
-    let difference = difference_of(source, own.shift, factor);
+fn output_of(span: Span, position: u32, difference: Quad, own: Scalings) -> Quad {
     let normalized = fma(difference, own.rstd, -own.correction * own.rstd);
     return affine(normalized, parameters_at(span, position));
 }
 
-fn normalize_position(span: Span, position: u32, own: Scalings, factor: Quad) {
+fn normalize_position(span: Span, position: u32, own: Scalings) {
     let source = element_at(span, position);
     sum_set(span.row, position, source);
-    output_set(span.row, position, output_of(span, position, source, own, factor));
+    output_set(span.row, position, output_of(span, position, difference_of(source, own.shift), own));
 }
 
 fn write_row_statistics(row: u32, shift: f32, correction: f32, rstd: f32, exponent: i32) {
@@ -215,7 +221,7 @@ fn measure(place: Place) {
     for (var begin = 0u; begin < params.turns; begin += POSITION_BLOCK) {
         let end = min(begin + POSITION_BLOCK, params.turns);
         for (var quad = 0u; quad < QUADS; quad++) {
-            let block = block_about(span_at(place, 4u * quad), begin, end, shifts[quad], Quad(1.0));
+            let block = block_about(span_at(place, 4u * quad), begin, end, shifts[quad]);
             totals[quad] = add_block(totals[quad], block);
         }
     }
@@ -225,14 +231,13 @@ fn measure(place: Place) {
 }
 
 fn normalize_block(span: Span, begin: u32, end: u32, own: Scalings) {
-    let factor = powers_of_two(own.exponent);
     var position = begin;
     loop {
-        normalize_position(span, position, own, factor);
+        normalize_position(span, position, own);
         if POSITIONS == 4u {
-            normalize_position(span, position + 1u, own, factor);
-            normalize_position(span, position + 2u, own, factor);
-            normalize_position(span, position + 3u, own, factor);
+            normalize_position(span, position + 1u, own);
+            normalize_position(span, position + 2u, own);
+            normalize_position(span, position + 3u, own);
         }
         position += POSITIONS;
         if position >= end {
@@ -241,14 +246,20 @@ fn normalize_block(span: Span, begin: u32, end: u32, own: Scalings) {
     }
 }
 
-// Of four rows only the first few: a row count may end among the four. Apart from the others, because on processors an invocation goes
+// Whether four rows are all there and all in the unit 1. The others have a loop of their own, because on processors an invocation goes
 // through both arms of a branch.
+fn is_ordinary(span: Span, own: Scalings) -> bool {
+    return params.rows - span.row >= 4u && all(own.exponent == vec4<i32>(0));
+}
+
+// Of four rows the first few, each in its own unit: a row count may end among the four.
 fn normalize_rows(span: Span, own: Scalings, rows: u32) {
     let factor = powers_of_two(own.exponent);
     for (var position = 0u; position < params.turns; position++) {
         let source = element_at(span, position);
+        let difference = difference_of(kept(source * factor, params.all_bits), own.shift);
         sum_set_rows(span.row, position, source, rows);
-        output_set_rows(span.row, position, output_of(span, position, source, own, factor), rows);
+        output_set_rows(span.row, position, output_of(span, position, difference, own), rows);
     }
 }
 
@@ -261,7 +272,7 @@ fn kernel(place: Place) {
         let end = min(begin + POSITION_BLOCK, params.turns);
         for (var quad = 0u; quad < QUADS; quad++) {
             let span = span_at(place, 4u * quad);
-            if span.owned && params.rows - span.row >= 4u {
+            if span.owned && is_ordinary(span, scalings[quad]) {
                 normalize_block(span, begin, end, scalings[quad]);
             }
         }
@@ -269,8 +280,8 @@ fn kernel(place: Place) {
     for (var quad = 0u; quad < QUADS; quad++) {
         let span = span_at(place, 4u * quad);
         let own = scalings[quad];
-        if span.owned && params.rows - span.row < 4u {
-            normalize_rows(span, own, params.rows - span.row);
+        if span.owned && !is_ordinary(span, own) {
+            normalize_rows(span, own, min(params.rows - span.row, 4u));
         }
         for (var i = 0u; i < 4u; i++) {
             if span.owned && span.row + i < params.rows {
