@@ -3,18 +3,37 @@
 use gpu_layer_norm::kernel::{Binding, BindingRole, ENTRY_POINT, Kernel, Plan, Role};
 use gpu_layer_norm::{GpuDevice, wgpu};
 
-use super::sample::{download, upload};
+#[cfg(not(target_arch = "wasm32"))]
+use super::sample::download;
+use super::sample::upload;
 
-/// Runs a plan of one chunk; the tensors' bytes by role, before and after. Scratch memory is full of NaNs at first.
+/// Runs a plan of one chunk; the tensors' bytes by role, before and after.
 ///
 /// # Panics
-/// If the plan has another number of chunks, or binds a tensor that is not there.
+/// As [`start`].
+#[cfg(not(target_arch = "wasm32"))]
 pub fn run(
     device: &GpuDevice,
     plan: &Plan,
     shader: impl Fn(&Kernel) -> wgpu::ShaderSource<'static>,
     tensors: &mut [(Role, Vec<u8>)],
 ) {
+    let buffers = start(device, plan, shader, tensors);
+    for ((_, bytes), buffer) in tensors.iter_mut().zip(&buffers) {
+        *bytes = download(device, buffer);
+    }
+}
+
+/// Submits a plan of one chunk; takes the tensors' bytes by role, and gives their buffers. Scratch memory is full of NaNs at first.
+///
+/// # Panics
+/// If the plan has another number of chunks, or binds a tensor that is not there.
+pub fn start(
+    device: &GpuDevice,
+    plan: &Plan,
+    shader: impl Fn(&Kernel) -> wgpu::ShaderSource<'static>,
+    tensors: &[(Role, Vec<u8>)],
+) -> Vec<wgpu::Buffer> {
     let gpu = device.device();
     let [chunk] = plan.chunks() else { panic!("{plan} has one chunk") };
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
@@ -70,9 +89,7 @@ pub fn run(
         }
         device.queue().submit([encoder.finish()]);
     }
-    for ((_, bytes), (_, buffer)) in tensors.iter_mut().zip(&buffers) {
-        *bytes = download(device, buffer);
-    }
+    buffers.into_iter().map(|(_, buffer)| buffer).collect()
 }
 
 fn layout_entry(binding: &Binding) -> wgpu::BindGroupLayoutEntry {

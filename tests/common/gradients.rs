@@ -498,6 +498,7 @@ impl GradientCase {
     }
 
     /// Saves the statistics, where they are to be given, and runs the plans that `pick` makes of the problem; the gradients of each.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn run(
         &self,
         device: &GpuDevice,
@@ -593,6 +594,7 @@ impl GradientCase {
     }
 
     /// Every strategy that can run it, with given statistics and with measured ones.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn check(&self, device: &GpuDevice, of_largest: bool) -> Result<(), String> {
         let bounds = self.bounds();
         for given in [true, false] {

@@ -4,6 +4,7 @@
 pub mod bare;
 pub mod gradients;
 pub mod sample;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod tensors;
 
 use std::fmt;
@@ -34,6 +35,7 @@ pub fn short_name(info: &wgpu::AdapterInfo) -> String {
 pub type Named<T> = Vec<(String, T)>;
 
 /// A device on every adapter there is; two adapters of one name count once. And the adapters that gave none.
+#[cfg(not(target_arch = "wasm32"))]
 pub fn devices() -> (Named<GpuDevice>, Named<Error>) {
     let mut devices: Named<GpuDevice> = Vec::new();
     let mut unusable = Vec::new();
@@ -199,14 +201,20 @@ impl Case {
         Ok(layer)
     }
 
-    /// Runs the case with a plan.
-    pub fn run(&self, device: &GpuDevice, affine: Affine, plan: Plan) -> Result<Vec<f32>, Error> {
+    /// Submits the case with a plan; the output.
+    pub fn start(&self, device: &GpuDevice, affine: Affine, plan: Plan) -> Result<GpuTensor, Error> {
         let layer = self.layer(device, affine)?;
         let input = GpuTensor::upload(device, &self.tensor())?;
         let output = GpuTensor::zeros(device, input.shape())?;
         let prepared = layer.prepare_plan(device, plan, &Bindings::of(&input, &output))?;
         submit(device, &prepared);
-        Ok(output.download()?.into_values())
+        Ok(output)
+    }
+
+    /// Runs the case with a plan.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn run(&self, device: &GpuDevice, affine: Affine, plan: Plan) -> Result<Vec<f32>, Error> {
+        Ok(self.start(device, affine, plan)?.download()?.into_values())
     }
 
     /// The largest error of an x̂, as [`Worst::scaled`], whatever it is; infinite where it is NaN.

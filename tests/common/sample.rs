@@ -185,15 +185,17 @@ struct Source {
     slack: Option<Vec<f64>>,
 }
 
-/// A sample after it was run.
-struct Ran {
-    plan: String,
+/// A sample on a device.
+pub struct Staged {
+    plan: Plan,
+    bindings: Bindings,
     placed: Vec<Placed>,
-    /// Rows that were worked on.
+    /// Rows that are worked on.
     rows: usize,
     /// The bytes of each buffer.
     before: Vec<Vec<u8>>,
-    after: Vec<Vec<u8>>,
+    /// What it is run on.
+    pub buffers: Vec<wgpu::Buffer>,
 }
 
 /// Mean 0, standard deviation 1/4.
@@ -323,9 +325,8 @@ impl Sample {
         (placed, ends.into_iter().map(|end| end.next_multiple_of(4)).collect())
     }
 
-    /// Runs it, and compares every byte of every buffer with what should be there.
-    pub fn check(&self, device: &GpuDevice) -> Result<(), String> {
-        let layer = self.layer(device)?;
+    /// The plan that it asks for.
+    pub fn plan(&self, device: &GpuDevice, problem: &Problem) -> Result<Plan, Error> {
         let mut capabilities = *device.capabilities();
         if let Some(rows) = self.chunk_rows {
             let (placed, _) = self.place();
@@ -341,14 +342,49 @@ impl Sample {
             };
             capabilities.max_binding_bytes = (rows * stride).max(sums) as u64 + alignment + 4;
         }
-        self.check_with(device, &layer, |problem| match self.strategy {
+        match self.strategy {
             None => Plan::new(problem, &capabilities),
             Some(strategy) => match Plan::with_strategy(problem, &capabilities, strategy) {
                 // Not every strategy can run everything.
                 Err(Error::Strategy { .. }) => Plan::new(problem, &capabilities),
                 decided => decided,
             },
-        })
+        }
+    }
+
+    /// Submits it with a plan of the caller's choice.
+    pub fn start(
+        &self,
+        device: &GpuDevice,
+        layer: &GpuLayerNorm,
+        plan: impl FnOnce(&Problem) -> Result<Plan, Error>,
+    ) -> Result<Staged, String> {
+        let staged = self.stage(device, layer, plan)?;
+        let failed = |error: Error| format!("{}: {error}", staged.plan);
+        let mut prepared = layer.prepare_plan(device, staged.plan.clone(), &staged.bindings).map_err(failed)?;
+        if let Some(rows) = self.set_rows {
+            prepared.set_rows(rows as u64).map_err(failed)?;
+        }
+        submit(device, &prepared);
+        Ok(staged)
+    }
+
+    /// Compares every byte of every buffer with what should be there.
+    pub fn compare(&self, staged: Staged, after: &[Vec<u8>]) -> Result<(), String> {
+        let Staged { plan, placed, rows, before, .. } = staged;
+        let compared = match self.backward {
+            None => self.compare_outputs(&placed, rows, before, after),
+            Some(backward) => self.compare_gradients(&placed, rows, before, after, backward),
+        };
+        compared.map_err(|error| format!("{plan}: {error}"))
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+impl Sample {
+    /// Runs it, and compares every byte of every buffer with what should be there.
+    pub fn check(&self, device: &GpuDevice) -> Result<(), String> {
+        self.check_with(device, &self.layer(device)?, |problem| self.plan(device, problem))
     }
 
     /// As [`check`](Self::check), where the device binds buffers enough ([`where_it_fits`]).
@@ -363,7 +399,8 @@ impl Sample {
         layer: &GpuLayerNorm,
         plan: impl FnOnce(&Problem) -> Result<Plan, Error>,
     ) -> Result<(), String> {
-        self.compare(self.run(device, layer, plan)?)
+        let (staged, after) = self.run(device, layer, plan)?;
+        self.compare(staged, &after)
     }
 
     /// As [`check_with`](Self::check_with), by bare calls, with WGSL of the caller's choice in place of the kernels' own. Each tensor
@@ -375,19 +412,21 @@ impl Sample {
         plan: impl FnOnce(&Problem) -> Result<Plan, Error>,
         wgsl: impl Fn(&Kernel) -> String,
     ) -> Result<(), String> {
-        let ran = self.run_by(device, layer, plan, |plan, _, placed, before, _| {
-            assert!(placed.iter().enumerate().all(|(i, tensor)| tensor.buffer == i && tensor.offset == 0));
-            let mut tensors: Vec<_> =
-                placed.iter().zip(before).map(|(tensor, bytes)| (tensor.role, bytes.clone())).collect();
-            bare::run(device, &plan, |kernel| bare::wgsl(wgsl(kernel)), &mut tensors);
-            Ok(tensors.into_iter().map(|(_, bytes)| bytes).collect())
-        })?;
-        self.compare(ran)
+        let staged = self.stage(device, layer, plan)?;
+        let Staged { plan, placed, before, .. } = &staged;
+        assert!(placed.iter().enumerate().all(|(i, tensor)| tensor.buffer == i && tensor.offset == 0));
+        let mut tensors: Vec<_> =
+            placed.iter().zip(before).map(|(tensor, bytes)| (tensor.role, bytes.clone())).collect();
+        bare::run(device, plan, |kernel| bare::wgsl(wgsl(kernel)), &mut tensors);
+        let after: Vec<_> = tensors.into_iter().map(|(_, bytes)| bytes).collect();
+        self.compare(staged, &after)
     }
 
     /// Compares with what this sample asks for what another one gives, which has the same tensors with the same data.
     pub fn check_another(&self, device: &GpuDevice, other: &Self) -> Result<(), String> {
-        self.compare(other.run(device, &other.layer(device)?, |problem| Plan::new(problem, device.capabilities()))?)
+        let plan = |problem: &Problem| Plan::new(problem, device.capabilities());
+        let (staged, after) = other.run(device, &other.layer(device)?, plan)?;
+        self.compare(staged, &after)
     }
 
     /// The bytes of every buffer after it was run.
@@ -397,7 +436,7 @@ impl Sample {
         layer: &GpuLayerNorm,
         plan: impl FnOnce(&Problem) -> Result<Plan, Error>,
     ) -> Result<Vec<Vec<u8>>, String> {
-        Ok(self.run(device, layer, plan)?.after)
+        Ok(self.run(device, layer, plan)?.1)
     }
 
     fn run(
@@ -405,26 +444,21 @@ impl Sample {
         device: &GpuDevice,
         layer: &GpuLayerNorm,
         plan: impl FnOnce(&Problem) -> Result<Plan, Error>,
-    ) -> Result<Ran, String> {
-        self.run_by(device, layer, plan, |plan, bindings, _, _, buffers| {
-            let mut prepared = layer.prepare_plan(device, plan, bindings).map_err(|error| error.to_string())?;
-            if let Some(rows) = self.set_rows {
-                prepared.set_rows(rows as u64).map_err(|error| error.to_string())?;
-            }
-            submit(device, &prepared);
-            Ok(buffers.iter().map(|buffer| download(device, buffer)).collect())
-        })
+    ) -> Result<(Staged, Vec<Vec<u8>>), String> {
+        let staged = self.start(device, layer, plan)?;
+        let after = staged.buffers.iter().map(|buffer| download(device, buffer)).collect();
+        Ok((staged, after))
     }
+}
 
-    /// `run` takes the plan, the bindings, the tensors, the bytes of their buffers and these themselves, and gives the bytes that it
-    /// leaves there.
-    fn run_by(
+impl Sample {
+    /// Uploads everything.
+    fn stage(
         &self,
         device: &GpuDevice,
         layer: &GpuLayerNorm,
         plan: impl FnOnce(&Problem) -> Result<Plan, Error>,
-        run: impl FnOnce(Plan, &Bindings, &[Placed], &[Vec<u8>], &[wgpu::Buffer]) -> Result<Vec<Vec<u8>>, String>,
-    ) -> Result<Ran, String> {
+    ) -> Result<Staged, String> {
         let (placed, sizes) = self.place();
         let before = self.data(&placed, sizes);
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
@@ -438,9 +472,7 @@ impl Sample {
         }
         let problem = layer.problem(device, &bindings).map_err(|error| error.to_string())?;
         let plan = plan(&problem).map_err(|error| error.to_string())?;
-        let what = plan.to_string();
-        let after = run(plan, &bindings, &placed, &before, &buffers).map_err(|error| format!("{what}: {error}"))?;
-        Ok(Ran { plan: what, placed, rows, before, after })
+        Ok(Staged { plan, bindings, placed, rows, before, buffers })
     }
 
     /// The bytes of the buffers before it is run: what is read in what is read, and anything elsewhere.
@@ -555,16 +587,6 @@ impl Sample {
         let one = if self.zero_centred_weight { 1.0 } else { 0.0 };
         let weight = self.values(placed, bytes, Role::Weight, 1)?;
         Some(weight.into_iter().map(|weight| weight + one).collect())
-    }
-
-    /// Compares every byte.
-    fn compare(&self, ran: Ran) -> Result<(), String> {
-        let Ran { plan, placed, rows, before, after } = ran;
-        let compared = match self.backward {
-            None => self.compare_outputs(&placed, rows, before, &after),
-            Some(backward) => self.compare_gradients(&placed, rows, before, &after, backward),
-        };
-        compared.map_err(|error| format!("{plan}: {error}"))
     }
 
     fn compare_gradients(
@@ -818,6 +840,7 @@ pub fn upload(device: &GpuDevice, usage: wgpu::BufferUsages, bytes: &[u8]) -> wg
 }
 
 /// The bytes of a buffer, which must have `COPY_SRC`.
+#[cfg(not(target_arch = "wasm32"))]
 pub fn download(device: &GpuDevice, buffer: &wgpu::Buffer) -> Vec<u8> {
     let staging = device.device().create_buffer(&wgpu::BufferDescriptor {
         label: None,
