@@ -32,6 +32,8 @@ fn most_code_bytes(operation: Operation, strategy: Strategy, storage: StorageTyp
         _ if operation == Operation::Modulated => {
             most_code_bytes(Operation::Residual, strategy, storage, width) * 10 / 9
         }
+        // Each channel's weight and bias have their own address.
+        _ if operation == Operation::GroupNorm => most_code_bytes(Operation::Plain, strategy, storage, width) * 10 / 9,
         _ if width % 2 == 1 => 15_360,
         (Strategy::Resident, StorageType::F32) => 8192,
         (Strategy::Resident, StorageType::F16) => 8704,
@@ -100,6 +102,7 @@ fn examine(chip: &str, least_waves: u64) {
                     let least_waves = match least_waves {
                         _ if operation.is_channels_first() => 1,
                         4 if operation.is_backward() => 3,
+                        4 if operation == Operation::GroupNorm => 2,
                         4 if width % 2 == 1 => 2,
                         4 if !whole && matches!(operation, Operation::Residual | Operation::Modulated) => 3,
                         other => other,

@@ -24,6 +24,10 @@ pub const CHIPS: [&str; 4] = ["vega10", "navi21", "vangogh", "gfx1100"];
 /// Pixels of an image.
 const PIXELS: u64 = 32 * 32;
 
+/// Groups of a sample, and samples at most: of groups of channels all are taken at once.
+const GROUPS: u64 = 32;
+const MOST_SAMPLES: u64 = 4096;
+
 const FORCE_FAMILY: &str = "RADV_FORCE_FAMILY";
 
 /// The entry point, for Vulkan.
@@ -68,10 +72,14 @@ pub enum Operation {
     ChannelsFirst,
     /// Its backward pass, with the gradients of weight and bias, and given statistics.
     ChannelsFirstBackward,
+    /// Group normalization of 32 groups with weight and bias. A row is a group of four channels, or of one where four do not divide it.
+    GroupNorm,
+    /// Its backward pass with scale and shift of each sample, all gradients that there are, and given statistics.
+    GroupNormBackward,
 }
 
 impl Operation {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Plain,
         Self::Residual,
         Self::Rms,
@@ -83,6 +91,8 @@ impl Operation {
         Self::CausalBackward,
         Self::ChannelsFirst,
         Self::ChannelsFirstBackward,
+        Self::GroupNorm,
+        Self::GroupNormBackward,
     ];
 
     pub fn is_backward(self) -> bool {
@@ -93,6 +103,7 @@ impl Operation {
                 | Self::ModulatedBackward
                 | Self::CausalBackward
                 | Self::ChannelsFirstBackward
+                | Self::GroupNormBackward
         )
     }
 
@@ -101,18 +112,26 @@ impl Operation {
         matches!(self, Self::ChannelsFirst | Self::ChannelsFirstBackward)
     }
 
+    /// Whether rows are groups of channels.
+    pub fn is_grouped(self) -> bool {
+        matches!(self, Self::GroupNorm | Self::GroupNormBackward)
+    }
+
     /// The problem whose tensors are stored as `storage`; statistics and the gradients of parameters are f32. Pixels are those of whole
-    /// images, no more than `rows` unless these are less than one.
+    /// images, and groups those of whole samples, no more than `rows` unless these are less than one.
     pub fn problem(self, storage: StorageType, rows: u64, width: u64) -> Result<Problem, Error> {
         let images = (rows / PIXELS).max(1);
-        let problem = match self.is_channels_first() {
-            true => Problem::new(images * PIXELS, width)?.grid(images_of(images, width)?)?,
-            false => Problem::new(rows, width)?,
+        let samples = (rows / GROUPS).clamp(1, MOST_SAMPLES);
+        let problem = match self {
+            _ if self.is_channels_first() => Problem::new(images * PIXELS, width)?.grid(images_of(images, width)?)?,
+            _ if self.is_grouped() => Problem::new(samples * GROUPS, width)?.grid(groups_of(samples, width)?)?,
+            _ => Problem::new(rows, width)?,
         };
         let whole = problem.affine(Affine::WeightAndBias);
         let rms = problem.affine(Affine::Weight).normalization(Normalization::RmsNorm)?;
         let modulated = problem.rows_per_condition(256)?;
-        let causal = if self.is_channels_first() { whole } else { whole.causal(1000)? };
+        let causal = if problem.grid_of_rows().is_some() { whole } else { whole.causal(1000)? };
+        let grouped = whole.rows_per_condition(GROUPS)?;
         let (problem, stored, single): (_, &[Role], &[Role]) = match self {
             Self::Plain | Self::ChannelsFirst => (whole, &[Role::Output, Role::Bias], &[]),
             Self::Residual => (whole, &[Role::Output, Role::Bias, Role::Residual, Role::Sum], &[]),
@@ -120,6 +139,19 @@ impl Operation {
             Self::Modulated => {
                 (modulated, &[Role::Output, Role::Scale, Role::Shift, Role::Residual, Role::Gate, Role::Sum], &[])
             }
+            Self::GroupNorm => (whole, &[Role::Output, Role::Bias], &[]),
+            Self::GroupNormBackward => (
+                grouped.backward(),
+                &[Role::OutputGradient, Role::InputGradient, Role::Bias, Role::Scale],
+                &[
+                    Role::Mean,
+                    Role::Rstd,
+                    Role::WeightGradient,
+                    Role::BiasGradient,
+                    Role::ScaleGradient,
+                    Role::ShiftGradient,
+                ],
+            ),
             Self::Causal => (causal, &[Role::Output, Role::Bias], &[Role::Mean, Role::Rstd]),
             Self::CausalBackward => (
                 causal.backward(),
@@ -161,16 +193,29 @@ impl fmt::Display for Operation {
             Self::CausalBackward => "causal_backward",
             Self::ChannelsFirst => "channels_first",
             Self::ChannelsFirstBackward => "channels_first_backward",
+            Self::GroupNorm => "group_norm",
+            Self::GroupNormBackward => "group_norm_backward",
         })
     }
 }
 
+fn dimension(size: u64, stride: u64, parameter_stride: u64) -> Result<Dimension, Error> {
+    let fit = |count: u64| u32::try_from(count).map_err(|_| Error::Size { shape: vec![count as usize] });
+    Ok(Dimension { size: fit(size)?, stride: fit(stride)?, parameter_stride: fit(parameter_stride)? })
+}
+
+/// Samples of groups of so many elements.
+fn groups_of(samples: u64, width: u64) -> Result<Grid, Error> {
+    let channels = if width.is_multiple_of(4) { 4 } else { 1 };
+    let positions = width / channels;
+    Grid::new(
+        &[dimension(samples, GROUPS * width, 0)?, dimension(GROUPS, width, channels)?],
+        &[dimension(channels, positions, 1)?, dimension(positions, 1, 0)?],
+    )
+}
+
 /// Images of so many channels, channels first.
 fn images_of(images: u64, channels: u64) -> Result<Grid, Error> {
-    let fit = |count: u64| u32::try_from(count).map_err(|_| Error::Size { shape: vec![count as usize] });
-    let dimension = |size: u64, stride: u64, parameter_stride| {
-        Ok::<_, Error>(Dimension { size: fit(size)?, stride: fit(stride)?, parameter_stride })
-    };
     Grid::new(&[dimension(images, channels * PIXELS, 0)?, dimension(PIXELS, 1, 0)?], &[dimension(channels, PIXELS, 1)?])
 }
 

@@ -25,6 +25,10 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<
         _ => Vec::new(),
     };
     candidates.extend(of_whole_rows(problem, capabilities));
+    // Backward, rows of sequences and of channels are never held. That they are not is no reason to tell where none of the others can run.
+    if problem.sequence_rows().is_some() || problem.channel_gradients().is_some() {
+        candidates.retain(|it| problem.operation() == Operation::Forward || it.access != Access::Held);
+    }
     candidates
 }
 
