@@ -38,7 +38,9 @@ ensure_wasm_bindgen() {
 build_wasm() {
     "${wasm_cargo[@]}" build --quiet --locked --release "${wasm_options[@]}" --manifest-path web/Cargo.toml \
         --target-dir web/target --target wasm32-unknown-unknown --lib --no-default-features --features "$2"
-    "$wasm_bindgen" --target web --out-dir "$1" web/target/wasm32-unknown-unknown/release/gpu_layer_norm_web.wasm
+    # Without the names of functions, which are up to a quarter of it.
+    "$wasm_bindgen" --target web --remove-name-section --remove-producers-section --out-dir "$1" \
+        web/target/wasm32-unknown-unknown/release/gpu_layer_norm_web.wasm
 }
 
 # The page, into web/target/site.

@@ -31,7 +31,7 @@ impl Person {
 
     /// Waits until every section has run once.
     pub fn sees_all_open(&self) {
-        self.page.wait_until("document.documentElement.dataset.state === 'open'", LONG);
+        self.page.wait_until("document.documentElement?.dataset.state === 'open'", LONG);
     }
 
     /// What an element says, whether it can be seen or not.
@@ -56,14 +56,31 @@ impl Person {
         self.page.value(&format!("document.querySelector({}).checkVisibility()", json!(selector))) == Value::Bool(true)
     }
 
+    /// Clicks the middle of an element, which must be in sight and not be covered.
+    ///
+    /// Each call to the browser takes some 100 ms, and `Element::click` takes nine of them.
     pub fn clicks(&self, selector: &str) {
-        let element = self.page.tab.find_element(selector).unwrap_or_else(|error| panic!("{selector}: {error}"));
-        element.click().unwrap_or_else(|error| panic!("{selector}: {error}"));
+        let find = format!(
+            "(() => {{
+                const element = document.querySelector({});
+                element.scrollIntoView({{ block: 'center', behavior: 'instant' }});
+                const {{ x, y, width, height }} = element.getBoundingClientRect();
+                const middle = [x + width / 2, y + height / 2];
+                return element.contains(document.elementFromPoint(...middle)) ? middle : null;
+            }})()",
+            json!(selector)
+        );
+        let middle: Option<[f64; 2]> = serde_json::from_value(self.page.value(&find)).expect("a place");
+        let [x, y] = middle.unwrap_or_else(|| panic!("{selector} is covered, or is not to be seen"));
+        for kind in ["mousePressed", "mouseReleased"] {
+            self.tells::<Input::DispatchMouseEvent>(json!({
+                "type": kind, "x": x, "y": y, "button": "left", "buttons": 1, "clickCount": 1,
+            }));
+        }
     }
 
     pub fn focuses(&self, selector: &str) {
-        let element = self.page.tab.find_element(selector).unwrap_or_else(|error| panic!("{selector}: {error}"));
-        element.focus().unwrap_or_else(|error| panic!("{selector}: {error}"));
+        self.page.value(&format!("document.querySelector({}).focus()", json!(selector)));
     }
 
     pub fn presses(&self, key: &str) {
@@ -109,20 +126,22 @@ impl Person {
 
     /// Makes the window of this size, as of a phone where it is narrow.
     pub fn has_window(&self, width: u32, height: u32) {
-        self.emulates::<Emulation::SetDeviceMetricsOverride>(json!({
+        self.tells::<Emulation::SetDeviceMetricsOverride>(json!({
             "width": width, "height": height, "deviceScaleFactor": if width < 600 { 2 } else { 1 }, "mobile": width < 600,
         }));
     }
 
     /// Prefers `dark` or `light`.
     pub fn prefers(&self, scheme: &str) {
-        self.emulates::<Emulation::SetEmulatedMedia>(json!({
+        self.tells::<Emulation::SetEmulatedMedia>(json!({
             "features": [{ "name": "prefers-color-scheme", "value": scheme }, { "name": "prefers-reduced-motion", "value": "reduce" }],
         }));
     }
 
-    fn emulates<C: Method + DeserializeOwned + serde::Serialize + std::fmt::Debug>(&self, parameters: Value) {
-        self.page.tab.call_method(serde_json::from_value::<C>(parameters).expect("parameters")).expect("an emulation");
+    /// Calls a method of the DevTools protocol with these parameters.
+    fn tells<C: Method + DeserializeOwned + serde::Serialize + std::fmt::Debug>(&self, parameters: Value) {
+        let method = serde_json::from_value::<C>(parameters).expect("parameters");
+        self.page.tab.call_method(method).expect("a browser that does so");
     }
 
     /// Pictures of the parts of the page that are to be seen, each as a whole, in a window of this width.
