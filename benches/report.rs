@@ -1,4 +1,4 @@
-//! Puts what the benchmarks measured side by side: JSON files of `layer_norm`, of the peers, of `torch_layer_norm.py`.
+//! Puts what the benchmarks measured side by side: JSON files of `layer_norm`, of `beside_burn`, of `torch_layer_norm.py`.
 //!
 //!     cargo bench --bench report -- [--markdown FILE] [--svg FILE] [--operation NAME] [--storage NAME] JSON…
 //!

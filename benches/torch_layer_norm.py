@@ -2,8 +2,8 @@
 """PyTorch eager, torch.compile and a Triton kernel on the shapes of the layer_norm benchmark, each beside a copy of the same
 bytes in the same run, timed with CUDA events. Results are compared with float64 before they are timed.
 
-    python3 benches/peers/torch_layer_norm.py --json FILE [--log2-elements 28] [--samples 15]
-    python3 benches/peers/torch_layer_norm.py --json FILE --operations modulated,causal --widths 768,4096
+    python3 benches/torch_layer_norm.py --json FILE [--log2-elements 28] [--samples 15]
+    python3 benches/torch_layer_norm.py --json FILE --operations modulated,causal --widths 768,4096
 
 The second is adaptive layer normalization, scale and shift for each sample of 128 rows, and causal (cumulative) layer normalization of
 sequences of 1024 positions, by cumulative sums in float32. Their tensors have whole samples and sequences, which are a few rows less
