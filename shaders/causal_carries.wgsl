@@ -1,7 +1,7 @@
 // Third pass of causal layer normalization: what comes before each tile, sequence by sequence. It begins with what came before the
 // sequence, where that is known, and leaves what is known in the end.
 //
-// Bindings: 0 params, 26 the moments of the tiles, `state` what is known of the sequences.
+// Bindings: 0 params, 44 the moments of the tiles, `state` what is known of the sequences.
 
 fn kernel(place: Place) {
     if place.first_span >= params.groups {

@@ -1,10 +1,10 @@
 // Backward pass of causal layer normalization: the coefficients of each row (`gradient/row`), which also hold what its gradient takes from
 // all later positions of its sequence.
 //
-// Bindings: 0 params, 23 the sums of the rows, 27 what normalizes them, 26 what comes after each
-// tile, 24 the rows' coefficients.
+// Bindings: 0 params, 41 the sums of the rows, 45 what normalizes them, 44 what comes after each
+// tile, 42 the rows' coefficients.
 
-@group(0) @binding(24) var<storage, read_write> coefficients: array<vec4<f32>>;
+@group(0) @binding(42) var<storage, read_write> coefficients: array<vec4<f32>>;
 
 fn kernel(place: Place) {
     if place.first_span >= params.groups {

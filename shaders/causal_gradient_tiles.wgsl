@@ -1,7 +1,7 @@
 // Backward pass of causal layer normalization, after the sums of the rows: what each tile of rows brings to the gradients of the
 // positions before it.
 //
-// Bindings: 0 params, 23 the sums of the rows, 27 what normalizes them, 26 the tiles'.
+// Bindings: 0 params, 41 the sums of the rows, 45 what normalizes them, 44 the tiles'.
 
 fn kernel(place: Place) {
     if place.first_span >= params.groups {

@@ -1,10 +1,10 @@
 // Fourth pass of causal layer normalization: what normalizes each row, from its own moments and those of all rows before it in its
 // sequence, and the statistics that are asked for.
 //
-// Bindings: 0 params, 22 the moments of the rows, 26 those of what comes before each tile, 27 what
+// Bindings: 0 params, 40 the moments of the rows, 44 those of what comes before each tile, 45 what
 // normalizes the rows, mean and rstd.
 
-@group(0) @binding(27) var<storage, read_write> row_scalings: array<vec4<f32>>;
+@group(0) @binding(45) var<storage, read_write> row_scalings: array<vec4<f32>>;
 
 // variance + eps, in the prefix's unit.
 fn variance_and_eps(prefix: Prefix, eps: f32) -> f32 {

@@ -1,6 +1,6 @@
 // Second pass of causal layer normalization: mean and variance of each tile of rows.
 //
-// Bindings: 0 params, 22 the moments of the rows, 26 those of the tiles.
+// Bindings: 0 params, 40 the moments of the rows, 44 those of the tiles.
 
 fn kernel(place: Place) {
     if place.first_span >= params.groups {

@@ -3,7 +3,7 @@
 //     dx = rstd · (g − Σg / n − x̂ · Σ(g · x̂) / n),   Σ dy · x̂ and Σ dy over the rows of a walk
 //
 // LANES invocations walk together; SPANS_PER_WORKGROUP walks share a workgroup. Every loop over registers has a constant length.
-// Bindings: 0 params, those of the tensors, 25 the sums over rows, where gradients that are such are asked for. SEGMENTS = 1.
+// Bindings: 0 params, those of the tensors, 43 the sums over rows, where gradients that are such are asked for. SEGMENTS = 1.
 
 var<private> held: array<Source, TURNS>;
 var<private> held_output_gradient: array<OutputGradientRaw, TURNS>;

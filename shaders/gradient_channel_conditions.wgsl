@@ -5,9 +5,9 @@
 //
 // One invocation has one of the WIDTH channels of one condition. Channels are cut into SEGMENTS groups of SEGMENT_WIDTH, and each row is
 // that of one group.
-// Bindings: 0 params, the gradients, weight and bias where they are needed, 29 the sums of the channels of each row.
+// Bindings: 0 params, the gradients, weight and bias where they are needed, 47 the sums of the channels of each row.
 
-@group(0) @binding(29) var<storage, read> channel_sums: array<vec2<f32>>;
+@group(0) @binding(47) var<storage, read> channel_sums: array<vec2<f32>>;
 
 fn kernel(place: Place) {
     let condition = place.first_span / WIDTH;

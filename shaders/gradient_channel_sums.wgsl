@@ -2,10 +2,10 @@
 // them (group normalization). A channel is a segment of its row.
 //
 // LANES invocations share a channel, SPANS_PER_WORKGROUP channels share a workgroup.
-// Bindings: 0 params, those of the tensors that are read, 24 the rows' coefficients, 29 the sums, one vector each, rows outermost.
+// Bindings: 0 params, those of the tensors that are read, 42 the rows' coefficients, 47 the sums, one vector each, rows outermost.
 
-@group(0) @binding(24) var<storage, read> coefficients: array<vec4<f32>>;
-@group(0) @binding(29) var<storage, read_write> channel_sums: array<vec2<f32>>;
+@group(0) @binding(42) var<storage, read> coefficients: array<vec4<f32>>;
+@group(0) @binding(47) var<storage, read_write> channel_sums: array<vec2<f32>>;
 
 fn kernel(place: Place) {
     let span = span_at(place, 0u);

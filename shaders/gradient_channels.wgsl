@@ -2,9 +2,9 @@
 // gradients of weight and bias. No float atomics, so the same input gives the same bits.
 //
 // One invocation has one of the WIDTH channels. They are cut into SEGMENTS groups of SEGMENT_WIDTH; a sample has a row for each group.
-// Bindings: 0 params, the gradients, the scale where it is needed, 29 the sums of the channels of each row.
+// Bindings: 0 params, the gradients, the scale where it is needed, 47 the sums of the channels of each row.
 
-@group(0) @binding(29) var<storage, read> channel_sums: array<vec2<f32>>;
+@group(0) @binding(47) var<storage, read> channel_sums: array<vec2<f32>>;
 
 fn kernel(place: Place) {
     let channel = place.first_span;

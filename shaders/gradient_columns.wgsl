@@ -4,10 +4,10 @@
 //     dx = rstd · (g − Σg / n − x̂ · Σ(g · x̂) / n),   Σ dy · x̂ and Σ dy over the rows of a walk
 //
 // LANES invocations walk over one segment of the rows; no one waits for another.
-// Bindings: 0 params, those of the tensors, 24 the rows' coefficients, 25 the sums over rows, where gradients that
+// Bindings: 0 params, those of the tensors, 42 the rows' coefficients, 43 the sums over rows, where gradients that
 // are such are asked for.
 
-@group(0) @binding(24) var<storage, read> coefficients: array<vec4<f32>>;
+@group(0) @binding(42) var<storage, read> coefficients: array<vec4<f32>>;
 
 fn source_at(span: Span, turn: u32) -> Source {
     return unit_load(span, turn, EVEN);

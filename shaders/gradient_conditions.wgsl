@@ -2,7 +2,7 @@
 //
 //     dscale = Σ dy · x̂, in adaptive layer normalization weight · Σ dy · x̂ + bias · Σ dy,   dshift = Σ dy,   dgate = Σ ds · input
 //
-// Bindings: 0 params, the gradients, weight and bias where they are needed, 25 the sums over rows (`gradient/walk_sums`).
+// Bindings: 0 params, the gradients, weight and bias where they are needed, 43 the sums over rows (`gradient/walk_sums`).
 
 const COLUMN_WORKGROUPS: u32 = (ROW_UNITS + UNITS_PER_WORKGROUP - 1u) / UNITS_PER_WORKGROUP;
 

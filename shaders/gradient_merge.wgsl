@@ -1,9 +1,11 @@
-// Second pass of the backward pass split: adds up the sums of a row's segments, and leaves the row's coefficients.
+// Second pass of the backward pass split: adds up the sums of a row's segments, and leaves the row's coefficients, or its sums where it
+// is a part of another.
 //
 // LANES invocations share a row.
-// Bindings: 0 params, mean and rstd, 23 the sums of segments as the first pass left them, 24 the rows' coefficients.
+// Bindings: 0 params, mean and rstd or the moments, the sums of rows, 41 those of segments as the first pass left them, 42 the rows'
+// coefficients.
 
-@group(0) @binding(23) var<storage, read> segment_sums: array<vec4<f32>>;
+@group(0) @binding(41) var<storage, read> segment_sums: array<vec4<f32>>;
 
 fn kernel(place: Place) {
     let row = min(place.first_span, params.spans - 1u);
@@ -15,6 +17,6 @@ fn kernel(place: Place) {
     }
     sums = row_sums(sums);
     if place.first_span < params.spans && place.lane == 0u {
-        store_coefficients(row, statistics_of(mean_get(row), rstd_get(row)), sums);
+        store_whole(row, statistics_of(mean_get(row), rstd_get(row)), sums);
     }
 }

@@ -3,7 +3,7 @@
 // Walks of one condition after another may have left theirs in several dispatches, between which this kernel runs: then what it has so
 // far lies behind the sums of all walks.
 //
-// Bindings: 0 params, the gradients, the scale where it is needed, 25 the sums over rows (`gradient/walk_sums`).
+// Bindings: 0 params, the gradients, the scale where it is needed, 43 the sums over rows (`gradient/walk_sums`).
 
 // Bits of params.accumulate beside the first, which is for the gradients.
 const HAS_CARRY: u32 = 2u;

@@ -2,7 +2,7 @@
 // of its row rest on. Spans are read from memory.
 //
 // LANES invocations share a span, SPANS_PER_WORKGROUP spans share a workgroup.
-// Bindings: 0 params, those of the tensors that are read, 23 the sums of segments, one vec4 each, rows outermost, or 24 the rows'
+// Bindings: 0 params, those of the tensors that are read, 41 the sums of segments, one vec4 each, rows outermost, or 42 the rows'
 // coefficients.
 
 fn kernel(place: Place) {

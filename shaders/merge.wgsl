@@ -4,9 +4,9 @@
 //     Σ (x − origin) = Σ_i (D_i + n_i e_i),   Σ (x − origin)² = Σ_i (S_i + e_i (2 D_i + n_i e_i))
 // where D_i and S_i are the sums of x − shift_i and of its square over segment i of n_i elements.
 //
-// Bindings: 0 params, those of the tensors, 22 partials as the first pass left them.
+// Bindings: 0 params, those of the tensors, 40 partials as the first pass left them.
 
-@group(0) @binding(22) var<storage, read> partials: array<vec4<f32>>;
+@group(0) @binding(40) var<storage, read> partials: array<vec4<f32>>;
 
 // Segments that a lane looks at, one in each turn.
 const MERGE_TURNS: u32 = (SEGMENTS + LANES - 1u) / LANES;

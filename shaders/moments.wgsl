@@ -17,6 +17,7 @@ struct Moments {
 struct Scaling {
     shift: f32,
     correction: f32,
+    // The standard deviation itself where only moments are asked for (`statistics/moments`).
     rstd: f32,
     exponent: i32,
 }
@@ -26,13 +27,4 @@ struct Scaling {
 fn off_the_mean(moments: Moments, share: f32) -> bool {
     let correction = correction_of(moments.differences) * share;
     return 2.0 * correction * correction > moments.squares * share;
-}
-
-// What brings the row with these moments to normalized elements.
-fn scaling_of(moments: Moments) -> Scaling {
-    let correction = correction_of(moments.differences) * params.mean_share;
-    let eps = scaled(params.eps, 2 * moments.exponent);
-    let rest = fma(moments.squares, params.variance_share_rest, fma(-correction, correction * params.variance_factor, eps));
-    let rstd = rstd_of(fma(moments.squares, params.variance_share, rest), eps, moments.squares);
-    return Scaling(moments.shift, correction, rstd, moments.exponent);
 }

@@ -59,6 +59,7 @@ struct Params {
     sum_stride: u32,
     mean_base: u32,
     mean_stride: u32,
+    // Of rstd, or of the sums of rows, which are never in one problem.
     rstd_base: u32,
     rstd_stride: u32,
     output_gradient_base: u32,
@@ -86,6 +87,7 @@ struct Params {
     bias_base: u32,
     weight_gradient_base: u32,
     bias_gradient_base: u32,
+    // Of the state of sequences, or of the moments of rows, which are never in one problem.
     state_base: u32,
     state_stride: u32,
 }

@@ -1,9 +1,9 @@
 // First pass of strategy split: the moments of every segment of every row.
 //
-// Bindings: 0 params, those of the tensors that are read, 22 partials: one vec4 a segment, (shift, sum of x − shift, sum of its
+// Bindings: 0 params, those of the tensors that are read, 40 partials: one vec4 a segment, (shift, sum of x − shift, sum of its
 // square, exponent), rows outermost.
 
-@group(0) @binding(22) var<storage, read_write> partials: array<vec4<f32>>;
+@group(0) @binding(40) var<storage, read_write> partials: array<vec4<f32>>;
 
 var<private> kept_moments: Moments;
 

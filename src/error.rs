@@ -220,6 +220,14 @@ pub enum Error {
         /// What was given.
         what: &'static str,
     },
+    /// Something that takes rows as a whole, where only parts of them are there.
+    #[error(
+        "{what} takes rows as a whole; where each is spread over several parts, there is only what takes each row by itself"
+    )]
+    Parts {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// A dimension that a shape does not have.
     #[error("there is no dimension {axis} in a shape of rank {rank}; dimensions count from 0")]
     Axis {

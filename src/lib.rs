@@ -7,6 +7,7 @@ mod dependence;
 mod error;
 mod gpu;
 pub mod kernel;
+mod moments;
 mod ops;
 pub mod reference;
 mod tensor;
@@ -18,9 +19,10 @@ pub use gpu::{GpuDevice, GpuDeviceBuilder, GpuTensor, PreparedPlan, Region, Tuni
 /// The `half` that this crate is built on, for f16 and bf16 tensors.
 pub use half;
 pub use kernel::{Activation, Affine, Capabilities, Modulation, Normalization, Operation, Plan, Strategy, Variance};
+pub use moments::RowMoments;
 pub use ops::{
     Bindings, ConditionalGradients, ConditionalLayerNormConfig, GpuCondition, GpuConditionalLayerNorm, GpuLayerNorm,
-    GpuStatistics, HostCondition, LayerNormGradients, PreparedConditional,
+    GpuMoments, GpuStatistics, HostCondition, LayerNormGradients, PreparedConditional,
 };
 pub use tensor::{MAX_RANK, StorageType, Tensor};
 /// The wgpu that this crate is built on, so that a caller has the same one.

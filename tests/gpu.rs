@@ -10,6 +10,8 @@ mod causal;
 mod common;
 #[path = "gpu/modulation.rs"]
 mod modulation;
+#[path = "gpu/parts.rs"]
+mod parts;
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -110,6 +112,15 @@ fn main() {
         add("modulation: NaN and infinity stay in their condition", modulation::nan_stays_in_its_condition);
         add("modulation: the same bits from run to run", modulation::same_bits);
         add("modulation: a wrong kernel fails the comparison", modulation::wrong_kernels);
+        add("parts: the moments of parts", parts::moments);
+        add("parts: every strategy, at every mean and with outliers", parts::forward);
+        add("parts: the gradients by every strategy", parts::backward);
+        add("parts: every geometry", parts::every_geometry);
+        add("parts: magnitudes, constant rows, and rows with what is no number", parts::rows_of_every_kind);
+        add("parts: together with residual, gate, scale and shift", parts::together);
+        add("parts: chunks of rows and row counts", parts::chunks);
+        add("parts: channels first", parts::side_by_side);
+        add("parts: a mean of one f32 fails the comparison", parts::wrong_kernels);
         add("causal: every strategy and storage type", causal::every_strategy);
         add("causal: every gradient", causal::every_gradient);
         add("causal: every geometry", causal::every_geometry);

@@ -68,14 +68,28 @@ fn any_tensors() -> impl proptest::strategy::Strategy<Value = Vec<(Role, Storage
 /// The problem with those of these tensors that it may have.
 fn with_tensors(problem: Problem, tensors: &[(Role, StorageType, u64, u64)]) -> Problem {
     tensors.iter().fold(problem, |problem, &(role, storage, offset, gap)| {
-        let (storage, width) = match role {
-            _ if role.is_statistic() => (StorageType::F32, 1),
-            Role::State => (StorageType::F32, 8),
-            _ => (storage, u64::from(problem.width())),
+        let (storage, width) = match role.words() {
+            Some(words) => (StorageType::F32, words),
+            None => (storage, u64::from(problem.width())),
         };
         let layout = Layout { storage, offset, row_stride: Some(width + gap), buffer: None };
         problem.tensor(role, layout).unwrap_or(problem)
     })
+}
+
+fn any_operation() -> impl proptest::strategy::Strategy<Value = Operation> {
+    prop_oneof![
+        4 => Just(Operation::Forward),
+        4 => Just(Operation::Backward),
+        1 => Just(Operation::Moments),
+        1 => Just(Operation::Normalize),
+        1 => Just(Operation::GradientSums),
+        1 => Just(Operation::Gradients),
+    ]
+}
+
+fn is_of_parts(operation: Operation) -> bool {
+    !matches!(operation, Operation::Forward | Operation::Backward)
 }
 
 fn any_width() -> impl proptest::strategy::Strategy<Value = u64> {
@@ -104,7 +118,8 @@ fn base_and_stride(params: &kernel::Params, role: Role) -> (u32, u32) {
         Role::ScaleGradient => (params.scale_gradient_base, params.scale_gradient_stride),
         Role::ShiftGradient => (params.shift_gradient_base, params.shift_gradient_stride),
         Role::GateGradient => (params.gate_gradient_base, params.gate_gradient_stride),
-        Role::State => (params.state_base, params.state_stride),
+        Role::State | Role::Moments => (params.state_base, params.state_stride),
+        Role::GradientSums => (params.rstd_base, params.rstd_stride),
     }
 }
 
@@ -174,7 +189,7 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
         assert_eq!(chunk.rows.start, next_row);
         if problem.rows() == 0 {
             // Of no rows the gradients of parameters are 0.
-            assert_eq!(problem.operation(), Operation::Backward);
+            assert!(problem.operation().is_backward());
             assert!(
                 chunk
                     .dispatches
@@ -185,7 +200,7 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
         }
         assert!(chunk.rows.end > next_row);
         next_row = chunk.rows.end;
-        if has_conditions && problem.operation() == Operation::Backward {
+        if has_conditions && matches!(problem.operation(), Operation::Backward | Operation::Gradients) {
             let of_one = chunk.rows.start / condition_rows == (chunk.rows.end - 1) / condition_rows;
             assert!(of_one || chunk.rows.start.is_multiple_of(condition_rows), "parts of several conditions: {plan}");
         }
@@ -194,7 +209,7 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
             let (starts, ends) = (chunk.rows.start.is_multiple_of(length), chunk.rows.end.is_multiple_of(length));
             let of_one = chunk.rows.start / length == (chunk.rows.end - 1) / length;
             assert!(of_one || starts, "parts of several sequences: {plan}");
-            if problem.operation() == Operation::Backward {
+            if problem.operation().is_backward() {
                 assert!(starts && (ends || chunk.rows.end == problem.rows()), "a part of a sequence: {plan}");
             }
             let carries = plan.kernels().iter().any(|kernel| kernel.entry == Entry::CausalCarries);
@@ -205,11 +220,10 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
         assert_eq!(chunk.tensors.len(), problem.tensors().count());
         for (role, layout) in problem.tensors() {
             let bytes = chunk.bytes(role).expect("every tensor is bound");
-            let row = match role {
-                _ if role.is_statistic() => 1,
-                Role::State => 8,
-                _ if role.is_of_rows() => u64::from(problem.width()),
-                _ => parameter_elements(problem),
+            let row = match role.words() {
+                Some(words) => words,
+                None if role.is_of_rows() => u64::from(problem.width()),
+                None => parameter_elements(problem),
             };
             let stride = if role.is_parameter() { 0 } else { layout.row_stride.unwrap_or(row) };
             let row_of = |row: u64| match role {
@@ -227,8 +241,7 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
             let has_it = |dispatch: &&Dispatch| plan.kernels()[dispatch.kernel].slot(role).is_some();
             for dispatch in chunk.dispatches.iter().filter(has_it) {
                 let of_parameter = role.is_parameter() || role.is_condition();
-                let is_single =
-                    role.is_statistic() || role == Role::State || of_parameter && shares_parameters(problem);
+                let is_single = role.words().is_some() || of_parameter && shares_parameters(problem);
                 let unit = match plan.kernels()[dispatch.kernel].unit {
                     _ if is_single => 1,
                     // Of four rows, or what they share.
@@ -322,7 +335,8 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
                     }
                 }
                 entry => {
-                    let segments = if entry == Entry::GradientMerge { 1 } else { kernel.segments() };
+                    let of_rows = matches!(entry, Entry::GradientMerge | Entry::GradientCoefficients);
+                    let segments = if of_rows { 1 } else { kernel.segments() };
                     assert_eq!(u64::from(params.spans), rows * u64::from(segments));
                     assert_eq!(params.workgroups, params.spans.div_ceil(kernel.spans_per_workgroup));
                 }
@@ -365,7 +379,7 @@ fn check(plan: &Plan, capabilities: &Capabilities) {
     assert_eq!(next_row, problem.rows());
     assert!(plan.scratch().iter().all(|(_, bytes)| *bytes <= capabilities.max_binding_bytes));
     // A sequence is taken as a whole, whatever it needs.
-    if problem.operation() == Operation::Backward && length.is_none() {
+    if problem.operation().is_backward() && length.is_none() {
         let bytes: u64 = plan.scratch().iter().map(|(_, bytes)| bytes).sum();
         // Two walks of two sums, with conditions of three sums and the sum of all walks, and what is kept of the one row that a chunk
         // has at least.
@@ -414,7 +428,7 @@ proptest! {
         width in any_width(),
         affine in any_affine(),
         rms in any::<bool>(),
-        backward in any::<bool>(),
+        operation in any_operation(),
         conditional in any::<bool>(),
         rows_per_condition in prop_oneof![1_u64..=9, 1_u64..=5_000_000_000],
         length in prop::option::weighted(0.3, prop_oneof![1_u64..=9, 1_u64..=1000, 1_u64..=5_000_000_000]),
@@ -428,7 +442,8 @@ proptest! {
             Some(length) => problem.causal(length)?,
             None => problem,
         };
-        let problem = with_tensors(if backward { problem.backward() } else { problem }, &tensors);
+        let backward = operation.is_backward();
+        let problem = with_tensors(problem.with_operation(operation), &tensors);
         let has = |role| problem.layout(role).is_some();
         let lacks_another = has(Role::Gate) && !has(Role::Residual)
             || has(Role::ResidualGradient) && !has(Role::Residual)
@@ -436,11 +451,7 @@ proptest! {
             || has(Role::ScaleGradient) && !has(Role::Scale)
             || has(Role::State) && length.is_none();
         let end = |(role, layout): (Role, &Layout)| {
-            let row = match role {
-                _ if role.is_statistic() => 1,
-                Role::State => 8,
-                _ => width,
-            };
+            let row = role.words().unwrap_or(width);
             let rows = match role {
                 Role::State => u128::from(rows.div_ceil(length.unwrap_or(u64::MAX))),
                 _ if role.is_parameter() => 1,
@@ -472,6 +483,7 @@ proptest! {
                 prop_assert!(needed > actual && needed <= 11);
             }
             Err(Error::Needs { .. }) => prop_assert!(lacks_another),
+            Err(Error::Parts { .. }) => prop_assert!(length.is_some() && is_of_parts(operation)),
             Err(Error::Statistics { .. }) => {
                 prop_assert!(problem.layout(Role::Mean).is_some() != problem.layout(Role::Rstd).is_some() && !rms);
             }
@@ -494,6 +506,7 @@ proptest! {
                 Err(Error::Strategy { .. } | Error::BufferSize { .. } | Error::DeviceTooSmall { .. }) => {}
                 Err(Error::Statistics { .. }) if backward => {}
                 Err(Error::Needs { .. }) if lacks_another => {}
+                Err(Error::Parts { .. }) if length.is_some() && is_of_parts(operation) => {}
                 Err(error) => prop_assert!(false, "{error}"),
             }
         }
@@ -513,7 +526,7 @@ proptest! {
         spans_per_lane in prop_oneof![Just(1_u32), 0_u32..=5],
         spans_per_workgroup in prop_oneof![any::<u32>(), 0_u32..=64],
         segment_width in prop_oneof![Just(None), any::<u32>().prop_map(Some), (1_u32..=64).prop_map(|n| Some(n * 256))],
-        backward in any::<bool>(),
+        operation in any_operation(),
         storage in prop::sample::select(StorageType::ALL.to_vec()),
         rows_per_condition in prop::option::of(prop_oneof![1_u64..=9, 1_u64..=100_000]),
         length in prop::option::weighted(0.3, prop_oneof![1_u64..=9, 1_u64..=100_000]),
@@ -526,15 +539,16 @@ proptest! {
             problem = problem.tensor(Role::Scale, storage)?.tensor(Role::Residual, storage)?.tensor(Role::Gate, storage)?;
             problem = problem.rows_per_condition(rows)?;
         }
-        if backward {
-            problem = with_gradients(problem);
+        if matches!(operation, Operation::Backward | Operation::Gradients) {
+            problem = with_gradients(problem.with_operation(operation));
             for role in [Role::ScaleGradient, Role::ShiftGradient, Role::GateGradient] {
                 if rows_per_condition.is_some() {
                     problem = problem.tensor(role, storage)?;
                 }
             }
         }
-        for role in Role::ALL.into_iter().filter(|role| !role.is_statistic()) {
+        problem = problem.with_operation(operation);
+        for role in Role::ALL.into_iter().filter(|role| role.words().is_none()) {
             if problem.layout(role).is_some() {
                 problem = problem.tensor(role, storage)?;
             }
@@ -544,6 +558,7 @@ proptest! {
         match Plan::with_geometry(&problem, &capabilities, geometry) {
             Ok(plan) => check(&plan, &capabilities),
             Err(Error::Geometry { reason }) => prop_assert!(!reason.is_empty()),
+            Err(Error::Parts { .. }) => prop_assert!(length.is_some() && is_of_parts(operation)),
             Err(Error::BufferSize { .. }) => prop_assert!(rows * width * 4 > 1 << 40),
             Err(Error::DeviceTooSmall { needed, actual, .. }) => {
                 prop_assert!(needed > actual && actual == u64::from(capabilities.max_storage_buffers));
@@ -560,7 +575,7 @@ proptest! {
         is_normalized in prop::collection::vec(any::<bool>(), 4),
         reversed in any::<bool>(),
         groups in prop::option::weighted(0.3, (1_u32..=40, 1_u32..=4, 1_u32..=9, 1_u32..=70)),
-        backward in any::<bool>(),
+        operation in any_operation(),
         storage in prop::sample::select(StorageType::ALL.to_vec()),
         rows_per_condition in prop::option::weighted(0.4, 1_u64..=60),
         offset in prop_oneof![Just(0_u64), 0_u64..=9],
@@ -575,8 +590,8 @@ proptest! {
             problem = problem.rows_per_condition(rows)?.tensor(Role::Scale, storage)?.tensor(Role::Residual, storage)?;
             problem = problem.tensor(Role::Gate, storage)?;
         }
-        if backward {
-            problem = problem.backward();
+        problem = problem.with_operation(operation);
+        if matches!(operation, Operation::Backward | Operation::Gradients) {
             let of_parameters = [Role::WeightGradient, Role::BiasGradient];
             let of_conditions = [Role::ScaleGradient, Role::GateGradient];
             let conditions = of_conditions.into_iter().filter(|_| rows_per_condition.is_some());
@@ -800,9 +815,10 @@ fn gpu_plans_hold_rows_whole_then_in_part_and_split_few_long_rows() {
     assert_eq!(half.kernels()[0].unit, Unit::Octet);
 }
 
-/// The backward pass with the gradients of weight and bias.
+/// The backward pass, or that over parts of rows, with the gradients of weight and bias.
 fn with_gradients(problem: Problem) -> Problem {
-    [Role::WeightGradient, Role::BiasGradient].into_iter().fold(problem.backward(), |problem, role| {
+    let backward = if problem.operation() == Operation::Gradients { problem } else { problem.backward() };
+    [Role::WeightGradient, Role::BiasGradient].into_iter().fold(backward, |problem, role| {
         problem.tensor(role, StorageType::F32).expect("the problem has weight and bias")
     })
 }
@@ -878,7 +894,7 @@ fn causal_plans_measure_rows_scan_tiles_and_carry_between_them() {
     let causal = |length| problem.causal(length).expect("a valid problem");
     let measuring = [Entry::Partial, Entry::CausalTiles, Entry::CausalCarries, Entry::CausalRows];
     let long = plan(causal(1000));
-    assert_eq!(entries(&long), [&measuring[..], &[Entry::CausalNormalize]].concat());
+    assert_eq!(entries(&long), [&measuring[..], &[Entry::NormalizeKnown]].concat());
     let groups = |plan: &Plan| plan.chunks()[0].dispatches.iter().map(|it| it.params.groups).collect::<Vec<_>>();
     // Three sequences of 16 tiles, the last of which has none of the last rows.
     assert_eq!(groups(&long)[1..4], [48, 3, 48]);
@@ -888,7 +904,7 @@ fn causal_plans_measure_rows_scan_tiles_and_carry_between_them() {
     assert_eq!(entries(&backward), [&measuring[..], &[Entry::GradientSums], &scans, &rest].concat());
     // A sequence of one tile needs nothing from before it, unless its state is known.
     let short = plan(causal(64));
-    assert_eq!(entries(&short), [Entry::Partial, Entry::CausalRows, Entry::CausalNormalize]);
+    assert_eq!(entries(&short), [Entry::Partial, Entry::CausalRows, Entry::NormalizeKnown]);
     assert_eq!(groups(&short)[1], 40);
     let known = plan(causal(64).tensor(Role::State, StorageType::F32).expect("a valid problem"));
     assert_eq!(entries(&known), entries(&long));

@@ -601,7 +601,7 @@ fn variants(device: &GpuDevice, operation: Operation) -> Vec<(Variant, Plan)> {
                     let problem = match operation {
                         Operation::Forward => variant.problem(variant.rows(0).len()),
                         // Given statistics and measured ones in turn.
-                        Operation::Backward => {
+                        _ => {
                             let rows = finite_rows(&variant, variant.rows(0)).len();
                             variant.backward_problem(variant.whole(rows), (i + width) % 2 == 0)
                         }

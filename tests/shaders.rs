@@ -109,7 +109,7 @@ fn every_variant_validates_and_translates_and_binds_what_the_host_binds() {
         Entry::CausalTiles,
         Entry::CausalCarries,
         Entry::CausalRows,
-        Entry::CausalNormalize,
+        Entry::NormalizeKnown,
         Entry::CausalGradientTiles,
         Entry::CausalGradientCarries,
         Entry::CausalGradientRows,

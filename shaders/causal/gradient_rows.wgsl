@@ -1,7 +1,7 @@
 // What single positions bring to the gradients of the positions before them.
 
-@group(0) @binding(27) var<storage, read> row_scalings: array<vec4<f32>>;
-@group(0) @binding(23) var<storage, read> segment_sums: array<vec4<f32>>;
+@group(0) @binding(45) var<storage, read> row_scalings: array<vec4<f32>>;
+@group(0) @binding(41) var<storage, read> segment_sums: array<vec4<f32>>;
 
 // r without its power of two; 0 where the positions up to this one have no deviation, or none that f32 can hold.
 fn rstd_digits(scaling: vec4<f32>) -> f32 {

@@ -1,6 +1,6 @@
 // The moments of single positions, as `partial` has left them.
 
-@group(0) @binding(22) var<storage, read> partials: array<vec4<f32>>;
+@group(0) @binding(40) var<storage, read> partials: array<vec4<f32>>;
 
 // Mean and sum of squares about it of one segment of a row, of so many elements.
 fn prefix_of_segment(row: u32, segment: u32, count: f32) -> Prefix {

@@ -1,6 +1,6 @@
 // The statistics of a row of causal layer normalization: those of all positions up to it (`causal_rows`).
 
-@group(0) @binding(27) var<storage, read> row_scalings: array<vec4<f32>>;
+@group(0) @binding(45) var<storage, read> row_scalings: array<vec4<f32>>;
 
 fn mean_get(row: u32) -> f32 {
     let scaling = row_scalings[row];

@@ -1,5 +1,5 @@
-// A row is one span: its sums give its coefficients at once.
+// A row, or what there is of it, is one span.
 
 fn store_row(span: Span, statistics: Statistics, sums: vec4<f32>) {
-    store_coefficients(span.row, statistics, sums);
+    store_whole(span.row, statistics, sums);
 }

@@ -2,7 +2,7 @@
 //
 // LANES invocations share a unit of columns; neighbouring invocations have neighbouring units.
 
-@group(0) @binding(25) var<storage, read_write> column_sums: array<Quad>;
+@group(0) @binding(43) var<storage, read_write> column_sums: array<Quad>;
 
 const ROW_UNITS: u32 = WIDTH / UNIT;
 const UNITS_PER_WORKGROUP: u32 = WORKGROUP_SIZE / LANES;

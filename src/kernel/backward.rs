@@ -8,7 +8,7 @@
 
 use super::geometry::{kernels, max_invocations, only_read, slots_of};
 use super::{
-    Access, AdapterClass, Capabilities, ColumnSums, Entry, Geometry, Kernel, Modulation, Normalization, Place, Problem,
+    Access, AdapterClass, Capabilities, ColumnSums, Entry, Kernel, Modulation, Normalization, Place, Problem,
     Reduction, Role, Slot, Unit, ranking,
 };
 use crate::{Error, StorageType};
@@ -33,25 +33,16 @@ const MAX_WALKS: u64 = MAX_WALK_TURNS as u64 / 2;
 pub(super) fn gradient_kernels(
     problem: &Problem,
     capabilities: &Capabilities,
-    geometry: Geometry,
     kernel: Kernel,
 ) -> Result<Vec<Kernel>, Error> {
+    check_access(&kernel)?;
     let refuse = |reason: &str| Err(Error::Geometry { reason: reason.into() });
-    if matches!(geometry.access, Access::Partly { .. }) {
-        return refuse("rows are not partly held in the backward pass; Held or Reread would do");
-    }
-    if geometry.access == Access::Held && geometry.segment_width.is_some() {
-        return refuse("segments are not held in the backward pass; Reread would do");
-    }
-    if geometry.spans_per_lane > 1 {
-        return refuse("an invocation takes several spans at once in the backward pass; 1 span a lane would do");
-    }
+    let is_held = kernel.access == Access::Held;
     let causal = problem.sequence_rows().is_some();
-    if causal && geometry.access == Access::Held {
+    if causal && is_held {
         return refuse("rows are not held in the backward pass of causal layer normalization; Reread would do");
     }
-    let channels = problem.channel_gradients();
-    if channels.is_some() && geometry.access == Access::Held {
+    if problem.channel_gradients().is_some() && is_held {
         return refuse(
             "rows are not held where positions share weight and bias, whose gradients are asked for; Reread would do",
         );
@@ -72,83 +63,175 @@ pub(super) fn gradient_kernels(
     for role in [Role::Mean, Role::Rstd] {
         kernel.slots[role as usize] = statistic(role);
     }
-    // What the kernels that walk over rows have nothing to do with.
-    let others = [
-        Role::Bias,
-        Role::WeightGradient,
-        Role::BiasGradient,
-        Role::ScaleGradient,
-        Role::ShiftGradient,
-        Role::GateGradient,
-    ];
-    let without = |kernel: &Kernel, roles: &[Role]| {
-        let mut slots = kernel.slots;
-        roles.iter().for_each(|role| slots[*role as usize] = None);
-        slots
-    };
-    if geometry.access == Access::Held {
-        all.push(Kernel { entry: Entry::Gradient, slots: without(&kernel, &others), ..kernel });
-    } else {
-        let read = [
-            Role::Input,
-            Role::Residual,
-            Role::Gate,
-            Role::Weight,
-            Role::Scale,
-            Role::OutputGradient,
-            Role::Mean,
-            Role::Rstd,
-        ];
-        all.push(Kernel {
-            entry: Entry::GradientSums,
-            unit: kernel.unit.read_only(),
-            column_sums: ColumnSums::default(),
-            slots: only_read(&kernel, &read),
-            ..kernel
-        });
-        if causal {
-            all.extend(super::causal::gradient_scans(problem, capabilities, kernel));
-        } else if kernel.segments() > 1 {
-            all.push(Kernel {
-                entry: Entry::GradientMerge,
-                unit: Unit::Scalar,
-                zero_centred_weight: false,
-                column_sums: ColumnSums::default(),
-                slots: only_read(&kernel, &[Role::Mean, Role::Rstd]),
-                ..kernel
-            });
-        }
-        let slots = without(&kernel, &[&others[..], &[Role::Mean, Role::Rstd]].concat());
-        all.push(columns(capabilities, Kernel { entry: Entry::GradientColumns, slots, ..kernel }));
+    if is_held {
+        all.push(Kernel { entry: Entry::Gradient, slots: without(&kernel, &OF_PARAMETERS), ..kernel });
+        all.extend(added_up(problem, capabilities, &kernel));
+        return Ok(all);
     }
+    all.extend(row_sum_kernels(&kernel));
+    if causal {
+        all.extend(super::causal::gradient_scans(problem, capabilities, kernel));
+    }
+    all.extend(column_kernels(problem, capabilities, &kernel)?);
+    Ok(all)
+}
+
+/// The kernels that find the sums over parts of rows, of which the moments are given.
+pub(super) fn gradient_sum_kernels(kernel: Kernel) -> Result<Vec<Kernel>, Error> {
+    check_reread(&kernel)?;
+    Ok(row_sum_kernels(&kernel))
+}
+
+/// The kernels that find the gradients of parts of rows, of which the moments and the sums of whole rows are given.
+pub(super) fn given_gradient_kernels(
+    problem: &Problem,
+    capabilities: &Capabilities,
+    kernel: Kernel,
+) -> Result<Vec<Kernel>, Error> {
+    check_reread(&kernel)?;
+    let workgroup = 1_u32 << 64.min(max_invocations(capabilities)).max(1).ilog2();
+    let coefficients = Kernel {
+        entry: Entry::GradientCoefficients,
+        unit: Unit::Scalar,
+        reduction: Reduction::Lane,
+        normalization: Normalization::default(),
+        zero_centred_weight: false,
+        conditions: false,
+        rows_first: false,
+        column_sums: ColumnSums::default(),
+        slots: only_read(&kernel, &[Role::Moments, Role::GradientSums]),
+        lanes: 1,
+        spans_per_workgroup: workgroup,
+        subgroup_size: 0,
+        ..kernel
+    };
+    let mut all = vec![coefficients];
+    all.extend(column_kernels(problem, capabilities, &kernel)?);
+    Ok(all)
+}
+
+/// That the backward pass takes rows as this kernel does.
+fn check_access(kernel: &Kernel) -> Result<(), Error> {
+    let refuse = |reason: &str| Err(Error::Geometry { reason: reason.into() });
+    if matches!(kernel.access, Access::Partly { .. }) {
+        return refuse("rows are not partly held in the backward pass; Held or Reread would do");
+    }
+    if kernel.access == Access::Held && kernel.segments() > 1 {
+        return refuse("segments are not held in the backward pass; Reread would do");
+    }
+    if kernel.spans_per_lane > 1 {
+        return refuse("an invocation takes several spans at once in the backward pass; 1 span a lane would do");
+    }
+    Ok(())
+}
+
+/// The same, where rows are parts of others.
+fn check_reread(kernel: &Kernel) -> Result<(), Error> {
+    if kernel.access == Access::Held {
+        let reason = "rows that are parts of others are not held in the backward pass; Reread would do";
+        return Err(Error::Geometry { reason: reason.into() });
+    }
+    check_access(kernel)
+}
+
+/// What the kernels that walk over rows have nothing to do with.
+const OF_PARAMETERS: [Role; 6] = [
+    Role::Bias,
+    Role::WeightGradient,
+    Role::BiasGradient,
+    Role::ScaleGradient,
+    Role::ShiftGradient,
+    Role::GateGradient,
+];
+
+/// What is known of rows as a whole.
+const OF_ROWS: [Role; 4] = [Role::Mean, Role::Rstd, Role::Moments, Role::GradientSums];
+
+/// The tensors of a kernel but for these.
+fn without(kernel: &Kernel, roles: &[Role]) -> [Option<Slot>; Role::ALL.len()] {
+    Role::ALL.map(|role| kernel.slot(role).filter(|_| !roles.contains(&role)))
+}
+
+/// The kernels that find what the gradient of each row takes from the row as a whole, or of a part of a row its sums.
+fn row_sum_kernels(kernel: &Kernel) -> Vec<Kernel> {
+    let is_split = kernel.segments() > 1;
+    let mut read = vec![
+        Role::Input,
+        Role::Residual,
+        Role::Gate,
+        Role::Weight,
+        Role::Scale,
+        Role::OutputGradient,
+        Role::Mean,
+        Role::Rstd,
+        Role::Moments,
+    ];
+    if !is_split {
+        read.push(Role::GradientSums);
+    }
+    let sums = Kernel {
+        entry: Entry::GradientSums,
+        unit: kernel.unit.read_only(),
+        column_sums: ColumnSums::default(),
+        slots: only_read(kernel, &read),
+        ..*kernel
+    };
+    if !is_split || kernel.causal {
+        return vec![sums];
+    }
+    let merge = Kernel {
+        entry: Entry::GradientMerge,
+        unit: Unit::Scalar,
+        zero_centred_weight: false,
+        column_sums: ColumnSums::default(),
+        slots: only_read(kernel, &OF_ROWS),
+        ..*kernel
+    };
+    vec![sums, merge]
+}
+
+/// The kernels that walk over the rows, of which it is known what their gradients take from each as a whole, and those that add up what
+/// the walks leave.
+fn column_kernels(problem: &Problem, capabilities: &Capabilities, kernel: &Kernel) -> Result<Vec<Kernel>, Error> {
+    let mut all = Vec::new();
+    if let Some(channels) = problem.channel_gradients() {
+        let samples = problem.rows() / u64::from(channels[0]);
+        if samples > u64::from(MAX_WALK_TURNS) {
+            let reason = "the gradients of channels are added up over at most 60,000 samples at once";
+            return Err(Error::Geometry { reason: reason.into() });
+        }
+        // Before the gradient by the input, which may take the place of what the sums are made of.
+        all.push(channel_sums(capabilities, kernel, channels));
+    }
+    let slots = without(kernel, &[&OF_PARAMETERS[..], &OF_ROWS].concat());
+    all.push(columns(capabilities, Kernel { entry: Entry::GradientColumns, slots, ..*kernel }));
+    all.extend(added_up(problem, capabilities, kernel));
+    Ok(all)
+}
+
+/// The kernels that add up what those before have left for the gradients that are sums over rows.
+fn added_up(problem: &Problem, capabilities: &Capabilities, kernel: &Kernel) -> Vec<Kernel> {
+    let channels = problem.channel_gradients();
     let of_conditions = [Role::ScaleGradient, Role::ShiftGradient, Role::GateGradient];
     let is_scaled = kernel.slot(Role::ScaleGradient).is_some() && kernel.modulation == Modulation::Adaptive;
     let read: &[Role] = if is_scaled { &[Role::Weight, Role::Bias] } else { &[] };
-    let of_conditions = Some([&of_conditions, read].concat()).filter(|roles| has_sum(&kernel, roles));
+    let of_conditions = Some([&of_conditions, read].concat()).filter(|roles| has_sum(kernel, roles));
     let of_parameters = [Role::WeightGradient, Role::BiasGradient];
     // Of no rows nothing counts, and there may be no scale to bind.
     let is_scaled = kernel.modulation == Modulation::Adaptive && problem.rows() > 0;
     let read: &[Role] = if is_scaled { &[Role::Scale] } else { &[] };
-    let of_parameters = Some([&of_parameters, read].concat()).filter(|roles| has_sum(&kernel, roles));
+    let of_parameters = Some([&of_parameters, read].concat()).filter(|roles| has_sum(kernel, roles));
     let added_up = |entry, roles: &Vec<Role>| match channels {
-        Some(channels) => channels_added_up(capabilities, &kernel, channels, entry, roles),
-        None => sums(problem, capabilities, &kernel, entry, roles),
+        Some(channels) => channels_added_up(capabilities, kernel, channels, entry, roles),
+        None => sums(problem, capabilities, kernel, entry, roles),
     };
     let (by_condition, by_parameter) = match channels {
         Some(_) => (Entry::GradientChannelConditions, Entry::GradientChannels),
         None => (Entry::GradientConditions, Entry::GradientParameters),
     };
-    if let Some(channels) = channels {
-        let samples = problem.rows() / u64::from(channels[0]);
-        if samples > u64::from(MAX_WALK_TURNS) {
-            return refuse("the gradients of channels are added up over at most 60,000 samples at once");
-        }
-        // Before the gradient by the input, which may take the place of what the sums are made of.
-        all.insert(all.len() - 1, channel_sums(capabilities, &kernel, channels));
-    }
-    all.extend(of_conditions.map(|roles| added_up(by_condition, &roles)));
-    all.extend(of_parameters.map(|roles| added_up(by_parameter, &roles)));
-    Ok(all)
+    let of_conditions = of_conditions.map(|roles| added_up(by_condition, &roles));
+    let of_parameters = of_parameters.map(|roles| added_up(by_parameter, &roles));
+    of_conditions.into_iter().chain(of_parameters).collect()
 }
 
 /// The forward pass's kernels for the statistics of the rows, by the geometry that ranks first.
@@ -381,9 +464,11 @@ fn longest_walk(kernel: &Kernel) -> u64 {
     (MAX_WALK_TURNS / (1 + 3 * kernel.turns())).clamp(1, MAX_WALK).into()
 }
 
-/// Rows of a chunk at most, for kernels that walk over them.
+/// Rows of a chunk at most, for kernels of the backward pass.
 pub(super) fn most_rows(problem: &Problem, capabilities: &Capabilities, kernels: &[Kernel]) -> u64 {
-    let Some(kernel) = kernels.iter().find(|kernel| kernel.entry.walks()) else { return u64::MAX };
+    if !problem.operation().is_backward() {
+        return u64::MAX;
+    }
     let row_bytes: u64 = super::plan::scratch_of(kernels, 1, 0).iter().map(|(_, bytes)| bytes).sum();
     // A sequence is taken as a whole, whatever it needs, and so are the rows of a grid that belong together.
     let together = match problem.grid_of_rows() {
@@ -393,6 +478,7 @@ pub(super) fn most_rows(problem: &Problem, capabilities: &Capabilities, kernels:
     };
     let least = together.min(problem.rows()).max(1);
     let by_scratch = SCRATCH_BYTES.checked_div(row_bytes).unwrap_or(u64::MAX).max(least);
+    let Some(kernel) = kernels.iter().find(|kernel| kernel.entry.walks()) else { return by_scratch };
     let (walks, rows) = (most_walks(capabilities, kernel), condition_rows(problem));
     // As many conditions as there are walks for, or as many rows of one.
     let walks_of_condition = rows.div_ceil(longest_walk(kernel)).next_multiple_of(pair_step(kernel));

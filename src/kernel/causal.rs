@@ -37,7 +37,7 @@ pub(super) fn causal_kernels(
         slots[role as usize] = None;
     }
     all.push(Kernel {
-        entry: Entry::CausalNormalize,
+        entry: Entry::NormalizeKnown,
         access: Access::Reread,
         slots,
         // A row is normalized as a whole, by those who have measured it or its segments.

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::backward::gradient_kernels;
+use super::backward::{given_gradient_kernels, gradient_kernels, gradient_sum_kernels};
 use super::causal::causal_kernels;
 use super::{
     Access, Capabilities, ColumnSums, Dialect, Entry, Grid, Kernel, Layout, Modulation, Operation, Place, Problem,
@@ -165,13 +165,19 @@ pub(super) fn kernels(
     if problem.layout(Role::State).is_some() && problem.sequence_rows().is_none() {
         return Err(Error::Needs { what: Role::State.name(), needs: "causal normalization" });
     }
+    if problem.sequence_rows().is_some() && problem.operation().is_of_parts() {
+        return Err(Error::Parts { what: "causal normalization" });
+    }
     let kernel = first_kernel(problem, capabilities, geometry)?;
     let mut kernels = match problem.operation() {
         Operation::Forward if problem.sequence_rows().is_some() => {
             causal_kernels(problem, capabilities, geometry, kernel)?
         }
-        Operation::Forward => forward_kernels(kernel, geometry),
-        Operation::Backward => gradient_kernels(problem, capabilities, geometry, kernel)?,
+        Operation::Forward | Operation::Moments => forward_kernels(kernel, geometry),
+        Operation::Normalize => vec![known_kernel(kernel)?],
+        Operation::Backward => gradient_kernels(problem, capabilities, kernel)?,
+        Operation::GradientSums => gradient_sum_kernels(kernel)?,
+        Operation::Gradients => given_gradient_kernels(problem, capabilities, kernel)?,
     };
     for kernel in &mut kernels {
         kernel.forget_what_does_not_matter();
@@ -185,7 +191,7 @@ pub(super) fn kernels(
     }
     check_storage_buffers(&kernels, capabilities).map_err(|error| {
         // Whether another strategy needs fewer: rows that are not split, and backward those that are not held.
-        let is_held = problem.operation() == Operation::Backward && geometry.access == Access::Held;
+        let is_held = problem.operation().is_backward() && geometry.access == Access::Held;
         if geometry.segment_width.is_some() || is_held { Error::Geometry { reason: error.to_string() } } else { error }
     })?;
     Ok(kernels)
@@ -321,6 +327,15 @@ fn forward_kernels(kernel: Kernel, geometry: Geometry) -> Vec<Kernel> {
     vec![partial, Kernel { entry: Entry::Merge, access: Access::Reread, ..kernel }]
 }
 
+/// The kernel that normalizes rows of which the moments are given. Each segment of a row is on its own.
+fn known_kernel(kernel: Kernel) -> Result<Kernel, Error> {
+    if kernel.access != Access::Reread {
+        let reason = format!("{}; rows whose moments are given are read once, Reread would do", kernel.access);
+        return Err(Error::Geometry { reason });
+    }
+    Ok(Kernel { entry: Entry::NormalizeKnown, ..kernel })
+}
+
 /// These tensors of a kernel, for one that gets at them as it does.
 pub(super) fn slots_of(kernel: &Kernel, roles: &[Role]) -> [Option<Slot>; Role::ALL.len()] {
     Role::ALL.map(|role| kernel.slot(role).filter(|_| roles.contains(&role)))
@@ -406,8 +421,8 @@ pub(super) fn check_kernel(kernel: &Kernel, capabilities: &Capabilities) -> Resu
 fn plain_kernel(problem: &Problem) -> Result<Kernel, Error> {
     Ok(Kernel {
         entry: match problem.operation() {
-            Operation::Forward => Entry::Row,
-            Operation::Backward => Entry::Gradient,
+            Operation::Forward | Operation::Moments | Operation::Normalize => Entry::Row,
+            Operation::Backward | Operation::GradientSums | Operation::Gradients => Entry::Gradient,
         },
         unit: unit_of(problem),
         access: Access::Reread,
@@ -425,8 +440,8 @@ fn plain_kernel(problem: &Problem) -> Result<Kernel, Error> {
         grid: problem.grid_of_rows().copied(),
         rows_first: false,
         column_sums: match problem.operation() {
-            Operation::Forward => ColumnSums::default(),
-            Operation::Backward => problem.column_sums(),
+            Operation::Backward | Operation::Gradients => problem.column_sums(),
+            _ => ColumnSums::default(),
         },
         slots: slots(problem)?,
         width: problem.width(),
@@ -455,9 +470,8 @@ pub(super) fn unit_of(problem: &Problem) -> Unit {
             let strides_matter = problem.rows_of(role) > 1;
             let is_shared = problem.grid_of_rows().is_some_and(Grid::has_shared_parameters);
             // Statistics are got at one by one, and gradients that are sums over rows by a kernel of their own.
-            role.is_statistic()
+            role.words().is_some()
                 || role.is_sum()
-                || role == Role::State
                 || is_shared && (role.is_parameter() || role.is_condition())
                 || whole(layout.offset) && layout.row_stride.is_none_or(|stride| !strides_matter || whole(stride))
         };
@@ -466,8 +480,6 @@ pub(super) fn unit_of(problem: &Problem) -> Unit {
     };
     let is_small = |role: Role| problem.layout(role).is_some_and(|layout| layout.storage.bytes() == 2);
     let mut row_tensors = problem.operation().row_tensors().iter().filter(|role| problem.layout(**role).is_some());
-    let is_row =
-        |role: &Role| !role.is_statistic() && !role.is_parameter() && !role.is_condition() && *role != Role::State;
     if row_tensors.all(|role| is_small(*role)) && divides(Unit::Octet) {
         Unit::Octet
     } else if divides(Unit::Vector) {
@@ -475,7 +487,8 @@ pub(super) fn unit_of(problem: &Problem) -> Unit {
     } else if problem.grid_of_rows().is_some() {
         // Neighbouring elements of a row need not be neighbours in memory.
         Unit::Scalar
-    } else if Role::ALL.into_iter().filter(is_row).any(|role| problem.writes(role) && is_small(role)) {
+    } else if Role::ALL.into_iter().filter(|role| role.is_of_rows()).any(|role| problem.writes(role) && is_small(role))
+    {
         Unit::Pair
     } else {
         Unit::Scalar

@@ -78,9 +78,9 @@ pub struct Params {
     pub mean_base: u32,
     /// Stride of the mean.
     pub mean_stride: u32,
-    /// Base of the rstd.
+    /// Base of the rstd, or of the sums of rows (never in one problem), these in words.
     pub rstd_base: u32,
-    /// Stride of the rstd.
+    /// Stride of the same.
     pub rstd_stride: u32,
     /// Base of the output gradient.
     pub output_gradient_base: u32,
@@ -130,9 +130,9 @@ pub struct Params {
     pub weight_gradient_base: u32,
     /// Base of the gradient of the bias.
     pub bias_gradient_base: u32,
-    /// Base of the state of the sequences, in words.
+    /// Base of the state of the sequences, or of the moments of rows (never in one problem), in words.
     pub state_base: u32,
-    /// Words from one sequence's state to the next one's.
+    /// Words from one sequence's state, or one row's moments, to the next one's.
     pub state_stride: u32,
 }
 

@@ -5,8 +5,8 @@ use super::backward::{Walks, condition_rows, most_rows, walks};
 use super::causal::{TILE, most_rows as most_rows_of_scans};
 use super::geometry::{check_capabilities, check_kernel, check_storage_buffers, kernels};
 use super::{
-    AdapterClass, BindingRole, Capabilities, Dialect, Entry, Geometry, Grid, Kernel, Operation, Params, Problem, Role,
-    Strategy, Variance, ranking,
+    AdapterClass, BindingRole, Capabilities, Dialect, Entry, Geometry, Grid, Kernel, Params, Problem, Role, Strategy,
+    Variance, ranking,
 };
 use crate::Error;
 
@@ -245,7 +245,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Geometry { access, reduction, lanes, spans_per_lane, spans_per_workgroup, .. } = self.geometry;
         // That of the pass itself, not what measures its rows.
-        let own = |kernel: &&Kernel| kernel.entry.operation() == self.problem.operation();
+        let own = |kernel: &&Kernel| kernel.entry.is_backward() == self.problem.operation().is_backward();
         let kernel = self.kernels.iter().find(own).unwrap_or(&self.kernels[0]);
         write!(
             f,
@@ -326,7 +326,7 @@ fn rows_per_chunk(problem: &Problem, capabilities: &Capabilities, kernels: &[Ker
         if let Some(last_row) = (room - row_bytes).checked_div(problem.row_stride_bytes(role)) {
             let smallest =
                 kernels.iter().filter(|kernel| kernel.slot(role).is_some()).map(|kernel| kernel.unit.elements());
-            let unit = if role.is_statistic() || role == Role::State { 1 } else { smallest.min().unwrap_or(1).into() };
+            let unit = if role.words().is_some() { 1 } else { smallest.min().unwrap_or(1).into() };
             let stride = problem.row_stride_bytes(role) / (layout.storage.bytes() * unit);
             let last_index = (most - slack - u64::from(problem.width())) / stride.max(1);
             let tensor_rows = last_row.min(last_index) + 1;
@@ -381,7 +381,7 @@ fn whole_chunks(problem: &Problem, rows_per_chunk: u64) -> Result<(u64, u64), Er
     if rows_per_chunk >= outer {
         return Ok((rows_per_chunk - rows_per_chunk % outer, u64::MAX));
     }
-    if sequence == outer && problem.operation() == Operation::Backward {
+    if sequence == outer && problem.operation().is_backward() {
         return refuse(format!(
             "sequences of {sequence} rows, of which the device binds {rows_per_chunk} at once; the backward pass takes sequences as a \
              whole"
@@ -598,7 +598,9 @@ fn params(
             }
             Role::ScaleGradient => (params.scale_gradient_base, params.scale_gradient_stride) = (base, stride),
             Role::ShiftGradient => (params.shift_gradient_base, params.shift_gradient_stride) = (base, stride),
-            Role::State => (params.state_base, params.state_stride) = (base, stride),
+            // Never in one problem.
+            Role::State | Role::Moments => (params.state_base, params.state_stride) = (base, stride),
+            Role::GradientSums => (params.rstd_base, params.rstd_stride) = (base, stride),
             Role::GateGradient => (params.gate_gradient_base, params.gate_gradient_stride) = (base, stride),
         }
     }

@@ -4,13 +4,16 @@ use super::Grid;
 use crate::Error;
 use crate::tensor::StorageType;
 
-/// Words of the state of one sequence.
-const STATE_WORDS: u64 = 8;
-
 /// The largest width (elements of one row): counts are exact in f32 up to here.
 pub const MAX_WIDTH: u64 = 1 << 24;
 
-/// Which way a problem goes.
+/// What is done with the rows of a problem.
+///
+/// The last four are the two passes, each cut in two where a part is known of each row only: rows are spread over several devices, or are
+/// longer than one kernel may take. Each device has some of the elements of every row. It measures these ([`Moments`](Self::Moments)), the
+/// moments of all parts are merged ([`RowMoments::merge`](crate::RowMoments::merge)), and with those of whole rows each device normalizes
+/// its part ([`Normalize`](Self::Normalize)). In the backward pass the two sums that [`GradientSums`](Self::GradientSums) leaves for each
+/// row are added up over the parts, and [`Gradients`](Self::Gradients) takes what that gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// From the input to the output.
@@ -18,29 +21,45 @@ pub enum Operation {
     Forward,
     /// From the gradient of a loss by the output to its gradients by the input, by weight and by bias.
     Backward,
+    /// From the input to the moments of each row.
+    Moments,
+    /// From the input and moments that were found before, those of whole rows of which these are parts, to the output.
+    Normalize,
+    /// From the input, the moments of whole rows and the gradient by the output to the sums that the gradients of a row rest on.
+    GradientSums,
+    /// From these and the sums over whole rows to the gradients by the input, by weight and by bias.
+    Gradients,
 }
 
 impl Operation {
+    /// Whether it belongs to the backward pass.
+    pub const fn is_backward(self) -> bool {
+        matches!(self, Self::Backward | Self::GradientSums | Self::Gradients)
+    }
+
+    /// Whether the moments of whole rows are given.
+    pub(super) const fn has_moments(self) -> bool {
+        matches!(self, Self::Normalize | Self::GradientSums | Self::Gradients)
+    }
+
+    /// Whether rows are looked at as parts of others.
+    pub(super) const fn is_of_parts(self) -> bool {
+        self.has_moments() || matches!(self, Self::Moments)
+    }
+
     /// Whether a tensor in this role is read.
     pub const fn reads(self, role: Role) -> bool {
-        match self {
-            Self::Forward => matches!(
-                role,
-                Role::Input | Role::Residual | Role::Weight | Role::Bias | Role::Scale | Role::Shift | Role::Gate
-            ),
-            Self::Backward => matches!(
-                role,
-                Role::Input
-                    | Role::Residual
-                    | Role::Weight
-                    | Role::Bias
-                    | Role::Scale
-                    | Role::Gate
-                    | Role::Mean
-                    | Role::Rstd
-                    | Role::OutputGradient
-                    | Role::SumGradient
-            ),
+        match role {
+            Role::Input | Role::Residual | Role::Gate => true,
+            Role::Weight | Role::Scale => !matches!(self, Self::Moments),
+            Role::Bias => !matches!(self, Self::Moments | Self::GradientSums),
+            Role::Shift => matches!(self, Self::Forward | Self::Normalize),
+            Role::Mean | Role::Rstd => matches!(self, Self::Backward),
+            Role::OutputGradient => self.is_backward(),
+            Role::SumGradient => matches!(self, Self::Backward | Self::Gradients),
+            Role::Moments => self.has_moments(),
+            Role::GradientSums => matches!(self, Self::Gradients),
+            _ => false,
         }
     }
 
@@ -48,15 +67,31 @@ impl Operation {
     pub const fn writes(self, role: Role) -> bool {
         match self {
             Self::Forward => matches!(role, Role::Output | Role::Sum | Role::Mean | Role::Rstd | Role::State),
-            Self::Backward => matches!(role, Role::InputGradient | Role::ResidualGradient) || role.is_sum(),
+            Self::Normalize => matches!(role, Role::Output | Role::Sum | Role::Mean | Role::Rstd),
+            Self::Backward | Self::Gradients => {
+                matches!(role, Role::InputGradient | Role::ResidualGradient) || role.is_sum()
+            }
+            Self::Moments => matches!(role, Role::Moments),
+            Self::GradientSums => matches!(role, Role::GradientSums),
         }
     }
 
     /// The tensors of rows × width that every problem of this kind has, what is written last.
     pub(super) const fn row_tensors(self) -> &'static [Role] {
         match self {
-            Self::Forward => &[Role::Input, Role::Output],
-            Self::Backward => &[Role::Input, Role::OutputGradient, Role::InputGradient],
+            Self::Forward | Self::Normalize => &[Role::Input, Role::Output],
+            Self::Backward | Self::Gradients => &[Role::Input, Role::OutputGradient, Role::InputGradient],
+            Self::Moments => &[Role::Input],
+            Self::GradientSums => &[Role::Input, Role::OutputGradient],
+        }
+    }
+
+    /// The tensors of some words a row that every problem of this kind has.
+    const fn word_tensors(self) -> &'static [Role] {
+        match self {
+            Self::Forward | Self::Backward => &[],
+            Self::Moments | Self::Normalize => &[Role::Moments],
+            Self::GradientSums | Self::Gradients => &[Role::Moments, Role::GradientSums],
         }
     }
 }
@@ -66,6 +101,10 @@ impl fmt::Display for Operation {
         f.write_str(match self {
             Self::Forward => "forward",
             Self::Backward => "backward",
+            Self::Moments => "moments",
+            Self::Normalize => "normalize",
+            Self::GradientSums => "gradient sums",
+            Self::Gradients => "gradients",
         })
     }
 }
@@ -200,11 +239,17 @@ pub enum Role {
     /// What causal layer normalization knows of the positions before those of a call, and afterwards with them: 8 words a sequence, told
     /// to be f32, all 0 where there are none.
     State,
+    /// Moments of each row: 4 words, told to be f32, as [`RowMoments`](crate::RowMoments) has them. [`Operation::Moments`] writes those of
+    /// parts, the other operations on parts read those of whole rows.
+    Moments,
+    /// Two f32 a row: Σg and Σ(g · x̂), g being the gradient by x̂ as the affine map makes it of that by the output.
+    /// [`Operation::GradientSums`] writes those of parts, [`Operation::Gradients`] reads those of whole rows.
+    GradientSums,
 }
 
 impl Role {
     /// Every role, in the order of their discriminants.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Input,
         Self::Residual,
         Self::Weight,
@@ -226,6 +271,8 @@ impl Role {
         Self::ShiftGradient,
         Self::GateGradient,
         Self::State,
+        Self::Moments,
+        Self::GradientSums,
     ];
 
     /// The name in WGSL, in errors and in labels.
@@ -252,6 +299,8 @@ impl Role {
             Self::ShiftGradient => "shift_gradient",
             Self::GateGradient => "gate_gradient",
             Self::State => "state",
+            Self::Moments => "moments",
+            Self::GradientSums => "gradient_sums",
         }
     }
 
@@ -273,9 +322,20 @@ impl Role {
         )
     }
 
+    /// How many words of 32 bits it has for each row, or for each sequence, where these are no elements of a row.
+    pub const fn words(self) -> Option<u64> {
+        match self {
+            Self::Mean | Self::Rstd => Some(1),
+            Self::GradientSums => Some(2),
+            Self::Moments => Some(4),
+            Self::State => Some(8),
+            _ => None,
+        }
+    }
+
     /// Whether it is rows × width.
     pub const fn is_of_rows(self) -> bool {
-        !self.is_parameter() && !self.is_condition() && !self.is_statistic() && !matches!(self, Self::State)
+        !self.is_parameter() && !self.is_condition() && self.words().is_none()
     }
 
     /// Whether it is a gradient that is added up over rows.
@@ -415,17 +475,45 @@ impl Problem {
     /// # Ok::<(), gpu_layer_norm::Error>(())
     /// ```
     #[must_use]
-    pub fn backward(mut self) -> Self {
-        if self.operation == Operation::Forward {
-            for role in Role::ALL {
-                if !Operation::Backward.reads(role) || role.is_statistic() || role == Role::Bias {
-                    self.layouts[role as usize] = None;
-                }
-            }
-            self.layouts[Role::OutputGradient as usize] = Some(Layout::default());
-            self.layouts[Role::InputGradient as usize] = Some(Layout::default());
+    pub fn backward(self) -> Self {
+        self.with_operation(Operation::Backward)
+    }
+
+    /// The same rows in another operation. What this does not read or write is gone, and so are statistics; what it cannot do without is
+    /// there, contiguous and f32, in buffers of its own.
+    #[must_use]
+    pub fn with_operation(mut self, operation: Operation) -> Self {
+        let was = std::mem::replace(&mut self.operation, operation);
+        if was == operation {
+            return self;
         }
-        Self { operation: Operation::Backward, ..self }
+        for role in Role::ALL {
+            let is_new = operation.writes(role) != was.writes(role) || operation.reads(role) != was.reads(role);
+            let is_needed_later = role == Role::Bias && operation.is_backward();
+            if role.is_statistic() || is_needed_later || is_new || !operation.reads(role) && !operation.writes(role) {
+                self.layouts[role as usize] = None;
+            }
+        }
+        for &role in operation.row_tensors().iter().chain(operation.word_tensors()) {
+            self.layouts[role as usize].get_or_insert_default();
+        }
+        if operation == Operation::Moments {
+            // Nothing of what comes after.
+            let defaults = Self { affine: Affine::None, zero_centred_weight: false, eps: 0.0, ..self };
+            return Self { variance: Variance::Biased, accumulate: false, ..defaults };
+        }
+        self.with_parameters().with_needed_bias()
+    }
+
+    /// The parameters of the affine map that the operation reads, where they were not given.
+    fn with_parameters(mut self) -> Self {
+        for role in [Role::Weight, Role::Bias] {
+            let is_read = self.operation.reads(role) && !(role == Role::Bias && self.operation.is_backward());
+            let has = self.affine.parameters().contains(&role) && is_read;
+            let layout = &mut self.layouts[role as usize];
+            *layout = has.then(|| layout.unwrap_or_default());
+        }
+        self
     }
 
     /// Whether the gradients that are added up over rows, those of weight, bias, scale, shift and gate, are added to what their tensors
@@ -498,18 +586,12 @@ impl Problem {
     /// With this affine map. A weight or bias that is new lies in a buffer of its own, as f32.
     #[must_use]
     pub fn affine(mut self, affine: Affine) -> Self {
-        for role in [Role::Weight, Role::Bias] {
-            let is_read = self.operation == Operation::Forward || role != Role::Bias;
-            let has = affine.parameters().contains(&role) && is_read;
-            let layout = &mut self.layouts[role as usize];
-            *layout = has.then(|| layout.unwrap_or_default());
-        }
         for role in [Role::WeightGradient, Role::BiasGradient] {
             if role.parameter().is_some_and(|parameter| !affine.parameters().contains(&parameter)) {
                 self.layouts[role as usize] = None;
             }
         }
-        Self { affine, ..self }.with_needed_bias()
+        Self { affine, ..self }.with_parameters().with_needed_bias()
     }
 
     /// The backward pass reads the bias only for the gradient of the scale, and then in any case.
@@ -622,7 +704,7 @@ impl Problem {
         if !self.operation.reads(role) && !self.operation.writes(role) {
             return Err(Error::Role { what: role.name(), operation: self.operation });
         }
-        if (role.is_statistic() || role == Role::State) && layout.storage != StorageType::F32 {
+        if role.words().is_some() && layout.storage != StorageType::F32 {
             return Err(Error::StorageType { what: role.name(), expected: StorageType::F32, actual: layout.storage });
         }
         let (row_stride, width) = (layout.row_stride, self.row_elements(role));
@@ -759,12 +841,11 @@ impl Problem {
 
     /// Elements of one row of a tensor.
     pub(super) fn row_elements(&self, role: Role) -> u64 {
-        match role {
-            _ if role.is_statistic() => 1,
-            Role::State => STATE_WORDS,
-            _ if role.is_of_rows() => self.width.into(),
+        match role.words() {
+            Some(words) => words,
+            None if role.is_of_rows() => self.width.into(),
             // Of what has the shape of a parameter.
-            _ => self.grid.as_ref().map_or(self.width.into(), Grid::parameters),
+            None => self.grid.as_ref().map_or(self.width.into(), Grid::parameters),
         }
     }
 
@@ -881,7 +962,14 @@ impl fmt::Display for Problem {
         write!(
             f,
             "{normalization}{} of {} rows of {} elements, affine {:?}{}, {variance} variance, eps {:e}",
-            if self.operation == Operation::Backward { " backward" } else { "" },
+            match self.operation {
+                Operation::Forward => "",
+                Operation::Backward => " backward",
+                Operation::Moments => ", moments",
+                Operation::Normalize => " by given moments",
+                Operation::GradientSums => " backward by given moments, sums",
+                Operation::Gradients => " backward by given moments and sums",
+            },
             self.rows,
             self.width,
             self.affine,

@@ -25,8 +25,9 @@ pub enum Entry {
     CausalCarries,
     /// `shaders/causal_rows.wgsl`: what normalizes each position, from all up to it.
     CausalRows,
-    /// `shaders/causal_normalize.wgsl`: normalizes the positions.
-    CausalNormalize,
+    /// `shaders/normalize_known.wgsl`: normalizes rows, or segments of rows, by what is known of them: as the scan over positions has left
+    /// it, or by given moments.
+    NormalizeKnown,
     /// `shaders/causal_gradient_tiles.wgsl`: what tiles of positions bring to the gradients of those before.
     CausalGradientTiles,
     /// `shaders/causal_gradient_carries.wgsl`: what all positions after each tile bring.
@@ -39,6 +40,8 @@ pub enum Entry {
     GradientSums,
     /// `shaders/gradient_merge.wgsl`: adds up those of the segments.
     GradientMerge,
+    /// `shaders/gradient_coefficients.wgsl`: from given moments and sums of rows what their gradients take from each row as a whole.
+    GradientCoefficients,
     /// `shaders/gradient_columns.wgsl`: the gradients of rows whose sums are known, and sums over rows for others.
     GradientColumns,
     /// `shaders/gradient_conditions.wgsl`: adds up the sums over the rows of each condition, and writes the gradients of scale, shift
@@ -56,8 +59,8 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// The pass that it belongs to. That the backward pass measures its rows does not make that a part of it.
-    pub const fn operation(self) -> Operation {
+    /// Whether it belongs to the backward pass. That this measures its rows does not make what does so a part of it.
+    pub const fn is_backward(self) -> bool {
         match self {
             Self::Row
             | Self::Partial
@@ -65,10 +68,11 @@ impl Entry {
             | Self::CausalTiles
             | Self::CausalCarries
             | Self::CausalRows
-            | Self::CausalNormalize => Operation::Forward,
+            | Self::NormalizeKnown => false,
             Self::Gradient
             | Self::GradientSums
             | Self::GradientMerge
+            | Self::GradientCoefficients
             | Self::GradientColumns
             | Self::GradientConditions
             | Self::GradientChannelSums
@@ -77,7 +81,17 @@ impl Entry {
             | Self::GradientParameters
             | Self::CausalGradientTiles
             | Self::CausalGradientCarries
-            | Self::CausalGradientRows => Operation::Backward,
+            | Self::CausalGradientRows => true,
+        }
+    }
+
+    /// Whether it writes a tensor in this role, if it has one.
+    const fn writes(self, role: Role) -> bool {
+        match role {
+            Role::Moments => matches!(self, Self::Row | Self::Merge),
+            Role::GradientSums => matches!(self, Self::GradientSums | Self::GradientMerge),
+            _ if self.is_backward() => Operation::Backward.writes(role),
+            _ => Operation::Forward.writes(role),
         }
     }
 
@@ -218,8 +232,8 @@ pub enum BindingRole {
     Partials,
     /// Sums of segments, 16 bytes each; written by [`Entry::GradientSums`], read by [`Entry::GradientMerge`].
     SegmentSums,
-    /// What the gradient of a row takes from the row as a whole, 32 bytes each; written by [`Entry::GradientSums`] or
-    /// [`Entry::GradientMerge`], read by [`Entry::GradientColumns`].
+    /// What the gradient of a row takes from the row as a whole, 32 bytes each; written by [`Entry::GradientSums`],
+    /// [`Entry::GradientMerge`] or [`Entry::GradientCoefficients`], read by [`Entry::GradientColumns`].
     Coefficients,
     /// Sums over the rows of each walk, 4 bytes a column each ([`ColumnSums`]); written by [`Entry::Gradient`] or
     /// [`Entry::GradientColumns`], read by [`Entry::GradientConditions`] and [`Entry::GradientParameters`], which may leave the sums of
@@ -237,19 +251,21 @@ pub enum BindingRole {
 }
 
 impl BindingRole {
-    /// Binding number in group 0. A role has the same number in every kernel; an absent role leaves a gap.
+    /// Binding number in group 0. A role has the same number in every kernel; an absent role leaves a gap. Those of tensors end below 40,
+    /// where the others begin.
     pub const fn binding(self) -> u32 {
+        const { assert!(Role::ALL.len() < 40) }
         match self {
             Self::Params => 0,
             Self::Tensor(role) => 1 + role as u32,
-            Self::Partials => 1 + Role::ALL.len() as u32,
-            Self::SegmentSums => 2 + Role::ALL.len() as u32,
-            Self::Coefficients => 3 + Role::ALL.len() as u32,
-            Self::ColumnSums => 4 + Role::ALL.len() as u32,
-            Self::Prefixes => 5 + Role::ALL.len() as u32,
-            Self::Scalings => 6 + Role::ALL.len() as u32,
-            Self::Carry => 7 + Role::ALL.len() as u32,
-            Self::ChannelSums => 8 + Role::ALL.len() as u32,
+            Self::Partials => 40,
+            Self::SegmentSums => 41,
+            Self::Coefficients => 42,
+            Self::ColumnSums => 43,
+            Self::Prefixes => 44,
+            Self::Scalings => 45,
+            Self::Carry => 46,
+            Self::ChannelSums => 47,
         }
     }
 }
@@ -352,7 +368,8 @@ impl Kernel {
     pub const fn turns(&self) -> u32 {
         match self.entry {
             Entry::GradientMerge => return self.segments().div_ceil(self.lanes),
-            Entry::GradientConditions
+            Entry::GradientCoefficients
+            | Entry::GradientConditions
             | Entry::GradientChannelConditions
             | Entry::GradientChannels
             | Entry::GradientParameters => return 1,
@@ -421,6 +438,7 @@ impl Kernel {
             bindings.push(Binding { role: BindingRole::Tensor(role), writable });
         }
         let is_split = self.segments() > 1;
+        let is_of_parts = self.slot(Role::GradientSums).is_some();
         let sums_up = self.column_sums.count() > 0;
         let scratch: &[(BindingRole, bool, bool)] = &match self.entry {
             Entry::Row => vec![],
@@ -436,10 +454,10 @@ impl Kernel {
                 (BindingRole::Prefixes, self.carries, true),
                 (BindingRole::Scalings, true, true),
             ],
-            Entry::CausalNormalize => vec![(BindingRole::Scalings, true, false)],
+            Entry::NormalizeKnown => vec![(BindingRole::Scalings, self.causal, false)],
             Entry::GradientSums => vec![
                 (BindingRole::SegmentSums, is_split || self.causal, true),
-                (BindingRole::Coefficients, !is_split && !self.causal, true),
+                (BindingRole::Coefficients, !is_split && !self.causal && !is_of_parts, true),
                 (BindingRole::Scalings, self.causal, false),
             ],
             Entry::CausalGradientTiles => vec![
@@ -455,8 +473,9 @@ impl Kernel {
                 (BindingRole::Scalings, true, false),
             ],
             Entry::GradientMerge => {
-                vec![(BindingRole::SegmentSums, true, false), (BindingRole::Coefficients, true, true)]
+                vec![(BindingRole::SegmentSums, true, false), (BindingRole::Coefficients, !is_of_parts, true)]
             }
+            Entry::GradientCoefficients => vec![(BindingRole::Coefficients, true, true)],
             Entry::GradientColumns => {
                 vec![(BindingRole::Coefficients, true, false), (BindingRole::ColumnSums, sums_up, true)]
             }
@@ -476,13 +495,13 @@ impl Kernel {
 
     /// Whether it writes a tensor in this role, if it has one.
     pub const fn writes(&self, role: Role) -> bool {
-        self.entry.operation().writes(role)
+        self.entry.writes(role)
     }
 
     /// Spans that one dispatch has for each row.
     pub(super) const fn spans_per_row(&self) -> u32 {
         match self.entry {
-            Entry::GradientMerge => 1,
+            Entry::GradientMerge | Entry::GradientCoefficients => 1,
             _ => self.segments(),
         }
     }
@@ -616,7 +635,7 @@ impl Kernel {
     /// Sets what the WGSL does not depend on to its default, so that kernels that are the same are compiled once.
     pub(super) fn forget_what_does_not_matter(&mut self) {
         let modulated: &[Role] = match self.entry {
-            Entry::Row | Entry::Merge | Entry::CausalNormalize => &[Role::Scale, Role::Shift],
+            Entry::Row | Entry::Merge | Entry::NormalizeKnown => &[Role::Scale, Role::Shift],
             Entry::Gradient
             | Entry::GradientSums
             | Entry::GradientColumns
@@ -634,8 +653,8 @@ impl Kernel {
         ) {
             self.normalization = Normalization::default();
         }
-        self.causal &= self.entry == Entry::GradientSums;
-        if self.slots.iter().flatten().count() == 0 || self.entry.scans() {
+        self.causal &= matches!(self.entry, Entry::GradientSums | Entry::NormalizeKnown);
+        if self.slots.iter().flatten().count() == 0 || self.entry.scans() || self.entry == Entry::GradientCoefficients {
             self.grid = None;
         }
         self.grid = self.grid.map(Grid::without_outermost_size);
@@ -643,7 +662,7 @@ impl Kernel {
 
     /// Elements of one access of a tensor.
     pub(super) fn elements_of_access(&self, role: Role) -> u32 {
-        let is_single = role.is_statistic() || role == Role::State || self.is_shared(role);
+        let is_single = role.words().is_some() || self.is_shared(role);
         match self.unit {
             _ if is_single => 1,
             Unit::Rows => 4,
@@ -716,7 +735,8 @@ impl Kernel {
         }
         let absent = |role: &&Role| self.slot(**role).is_none();
         let nothing: &[Role] = match self.entry {
-            Entry::Row | Entry::Merge | Entry::CausalNormalize => &[Role::Sum, Role::Mean, Role::Rstd],
+            Entry::Row | Entry::Merge if self.slot(Role::Moments).is_some() => &[],
+            Entry::Row | Entry::Merge | Entry::NormalizeKnown => &[Role::Sum, Role::Mean, Role::Rstd],
             Entry::CausalRows => &[Role::Mean, Role::Rstd],
             Entry::Gradient | Entry::GradientColumns => &[Role::ResidualGradient],
             Entry::GradientConditions => &[Role::ScaleGradient, Role::ShiftGradient, Role::GateGradient],
@@ -732,7 +752,7 @@ impl Kernel {
             }
         }
         let measured = matches!(self.entry, Entry::Gradient | Entry::GradientSums | Entry::GradientMerge);
-        if measured && !self.causal && self.slot(Role::Mean).is_none() {
+        if measured && !self.causal && self.slot(Role::Moments).is_none() && self.slot(Role::Mean).is_none() {
             writeln!(wgsl, "\nfn mean_get(row: u32) -> f32 {{\n    return 0.0;\n}}")?;
         }
         Ok(())
@@ -797,7 +817,9 @@ impl Kernel {
         let Some(slot) = self.slot(role) else { return "Quad" };
         let is_shared = self.is_shared(role);
         match (slot.storage, self.unit) {
-            _ if role.is_statistic() => "f32",
+            // Of which one is a count.
+            _ if role == Role::Moments => "u32",
+            _ if role.words().is_some() => "f32",
             (StorageType::F32, _) if is_shared => "f32",
             _ if is_shared => "u32",
             (StorageType::F32, _) => "Quad",
@@ -834,10 +856,16 @@ impl Kernel {
             Some(_) if role.is_sum() => "parameter_of_element(position)",
             Some(_) => "parameter_of_row(row) + parameter_of_element(position)",
         };
-        let base = format!("params.{role}_base");
+        // Some of those that are never together share a place.
+        let place = match role {
+            Role::Moments => Role::State,
+            Role::GradientSums => Role::Rstd,
+            other => other,
+        };
+        let base = format!("params.{place}_base");
         match self.grid {
             _ if role.is_parameter() => format!("{base} + {parameter}"),
-            _ if role.is_statistic() => format!("{base} + row * params.{role}_stride"),
+            _ if role.words().is_some() => format!("{base} + row * params.{place}_stride"),
             _ if role.is_sum() => format!("{base} + row * params.{role}_stride + {parameter}"),
             _ if role.is_condition() => format!("{base} + condition * params.{role}_stride + {parameter}"),
             Some(_) if self.unit == Unit::Rows => format!("{base} + (row_offset(row) + element_offset(position)) / 4u"),
@@ -873,6 +901,11 @@ impl Kernel {
         }
         if role.is_statistic() {
             return writeln!(wgsl, "fn {role}_get(row: u32) -> f32 {{\n    return {role}[{index}];\n}}");
+        }
+        if let Some((vector, words)) = vector_of(role) {
+            let words: Vec<_> = (0..words).map(|word| format!("{role}[first + {word}u]")).collect();
+            writeln!(wgsl, "fn {role}_get(row: u32) -> {vector} {{\n    let first = {index};")?;
+            return writeln!(wgsl, "    return {vector}({});\n}}", words.join(", "));
         }
         // What is loaded, and how it becomes quads.
         let (raw, loaded, quads) = match (storage, self.unit) {
@@ -921,6 +954,13 @@ impl Kernel {
     fn write_setter(&self, wgsl: &mut String, role: Role, slot: Slot) -> std::fmt::Result {
         let (index, storage) = (self.index(role), slot.storage);
         let target = if let Place::InPlaceOf(other) = slot.place { other } else { role };
+        if let Some((vector, words)) = vector_of(role) {
+            writeln!(wgsl, "fn {role}_set(row: u32, value: {vector}) {{\n    let first = {index};")?;
+            for word in 0..words {
+                writeln!(wgsl, "    {target}[first + {word}u] = value[{word}];")?;
+            }
+            return writeln!(wgsl, "}}");
+        }
         let value = if role.is_statistic() { "value: f32" } else { "position: u32, value: Unit" };
         if storage.bytes() == 2 && !self.unit.is_vector() {
             writeln!(wgsl, "fn {role}_store_half(index: u32, bits: u32) {{")?;
@@ -972,9 +1012,9 @@ impl Kernel {
 
     /// For each tensor that is written, a function that stores two neighbours, and the place of a row's first element in its word.
     fn write_pairs(&self, wgsl: &mut String) -> std::fmt::Result {
-        let written: &[Role] = match self.entry.operation() {
-            Operation::Forward => &[Role::Output, Role::Sum],
-            Operation::Backward => &[Role::InputGradient, Role::ResidualGradient],
+        let written: &[Role] = match self.entry.is_backward() {
+            false => &[Role::Output, Role::Sum],
+            true => &[Role::InputGradient, Role::ResidualGradient],
         };
         let is_small = |role: &Role| self.slot(*role).is_some_and(|slot| slot.storage.bytes() == 2);
         let whole = written.iter().copied().find(is_small).unwrap_or(written[0]);
@@ -1050,7 +1090,7 @@ impl Kernel {
         }
         match self.entry {
             entry if entry.scans() => fragments.extend(self.scan_fragments()),
-            Entry::Row | Entry::Partial | Entry::Merge | Entry::CausalNormalize => {
+            Entry::Row | Entry::Partial | Entry::Merge | Entry::NormalizeKnown => {
                 fragments.extend(self.forward_fragments());
             }
             _ => fragments.extend(self.backward_fragments()),
@@ -1063,13 +1103,14 @@ impl Kernel {
             Entry::CausalTiles => include_str!("../../shaders/causal_tiles.wgsl"),
             Entry::CausalCarries => include_str!("../../shaders/causal_carries.wgsl"),
             Entry::CausalRows => include_str!("../../shaders/causal_rows.wgsl"),
-            Entry::CausalNormalize => include_str!("../../shaders/causal_normalize.wgsl"),
+            Entry::NormalizeKnown => include_str!("../../shaders/normalize_known.wgsl"),
             Entry::CausalGradientTiles => include_str!("../../shaders/causal_gradient_tiles.wgsl"),
             Entry::CausalGradientCarries => include_str!("../../shaders/causal_gradient_carries.wgsl"),
             Entry::CausalGradientRows => include_str!("../../shaders/causal_gradient_rows.wgsl"),
             Entry::Gradient => include_str!("../../shaders/gradient.wgsl"),
             Entry::GradientSums => include_str!("../../shaders/gradient_sums.wgsl"),
             Entry::GradientMerge => include_str!("../../shaders/gradient_merge.wgsl"),
+            Entry::GradientCoefficients => include_str!("../../shaders/gradient_coefficients.wgsl"),
             Entry::GradientColumns => include_str!("../../shaders/gradient_columns.wgsl"),
             Entry::GradientConditions => include_str!("../../shaders/gradient_conditions.wgsl"),
             Entry::GradientChannelSums => include_str!("../../shaders/gradient_channel_sums.wgsl"),
@@ -1104,7 +1145,7 @@ impl Kernel {
     fn scan_fragments(&self) -> Vec<&'static str> {
         let mut fragments =
             vec![include_str!("../../shaders/deviation.wgsl"), include_str!("../../shaders/causal/scan.wgsl")];
-        if self.entry.operation() == Operation::Forward {
+        if !self.entry.is_backward() {
             fragments.push(include_str!("../../shaders/causal/prefix.wgsl"));
             if self.entry != Entry::CausalCarries {
                 fragments.push(include_str!("../../shaders/causal/rows.wgsl"));
@@ -1178,6 +1219,19 @@ impl Kernel {
             return fragments;
         }
         fragments.push(include_str!("../../shaders/scalings.wgsl"));
+        fragments.push(match self.slot(Role::Moments) {
+            Some(_) if self.writes(Role::Moments) => include_str!("../../shaders/statistics/moments.wgsl"),
+            _ => include_str!("../../shaders/statistics/mean_rstd.wgsl"),
+        });
+        if self.entry == Entry::NormalizeKnown {
+            fragments.extend(match self.causal {
+                true => vec![include_str!("../../shaders/known/scalings.wgsl")],
+                false => vec![
+                    include_str!("../../shaders/moments/stored.wgsl"),
+                    include_str!("../../shaders/known/moments.wgsl"),
+                ],
+            });
+        }
         if self.slot(Role::Output).is_none() {
             fragments.push(include_str!("../../shaders/normalize/none.wgsl"));
             return fragments;
@@ -1204,6 +1258,16 @@ impl Kernel {
         if matches!(self.entry, Entry::GradientChannelConditions | Entry::GradientChannels) {
             return Vec::new();
         }
+        // Of which mean and rstd come.
+        let given = [
+            include_str!("../../shaders/deviation.wgsl"),
+            include_str!("../../shaders/moments/stored.wgsl"),
+            include_str!("../../shaders/gradient/known.wgsl"),
+        ];
+        if self.entry == Entry::GradientCoefficients {
+            let row = include_str!("../../shaders/gradient/row.wgsl");
+            return [&given[..], &[row, include_str!("../../shaders/gradient/coefficients.wgsl")]].concat();
+        }
         if self.entry.adds_up() {
             let quad = match self.unit.is_vector() {
                 true => include_str!("../../shaders/gradient/quad_vector.wgsl"),
@@ -1218,8 +1282,19 @@ impl Kernel {
                 Normalization::RmsNorm => include_str!("../../shaders/gradient/rms_norm.wgsl"),
             },
         ];
+        let of_parts = self.slot(Role::Moments).is_some();
+        if of_parts {
+            fragments.extend(given);
+        }
+        let of_row = match of_parts {
+            true => &[include_str!("../../shaders/gradient/row_part.wgsl")][..],
+            false => &[
+                include_str!("../../shaders/gradient/coefficients.wgsl"),
+                include_str!("../../shaders/gradient/row_own.wgsl"),
+            ],
+        };
         if self.entry == Entry::GradientMerge {
-            fragments.push(include_str!("../../shaders/gradient/coefficients.wgsl"));
+            fragments.extend(of_row);
             return fragments;
         }
         fragments.push(include_str!("../../shaders/gradient/arithmetic.wgsl"));
@@ -1252,10 +1327,10 @@ impl Kernel {
                 fragments.push(include_str!("../../shaders/gradient/causal_statistics.wgsl"));
             }
             match self.segments() {
-                1 if !self.causal => fragments.extend([
-                    include_str!("../../shaders/gradient/coefficients.wgsl"),
-                    include_str!("../../shaders/gradient/row_whole.wgsl"),
-                ]),
+                1 if !self.causal => {
+                    fragments.extend(of_row);
+                    fragments.push(include_str!("../../shaders/gradient/row_whole.wgsl"));
+                }
                 _ => fragments.push(include_str!("../../shaders/gradient/row_segment.wgsl")),
             }
             return fragments;
@@ -1282,5 +1357,14 @@ impl Kernel {
             Unit::Octet | Unit::Vector | Unit::Scalar | Unit::Rows => include_str!("../../shaders/gradient/units.wgsl"),
         });
         fragments
+    }
+}
+
+/// What WGSL holds the words of a tensor in that has several for each row, but no elements, and how many there are.
+fn vector_of(role: Role) -> Option<(&'static str, u32)> {
+    match role {
+        Role::Moments => Some(("vec4<u32>", 4)),
+        Role::GradientSums => Some(("vec2<f32>", 2)),
+        _ => None,
     }
 }

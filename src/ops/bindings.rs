@@ -163,6 +163,67 @@ impl Bindings {
             .with(Role::InputGradient, input_gradient)
     }
 
+    /// Measures `rows` rows, each of which is a part of a longer one: writes 4 words a row, [`RowMoments`](crate::RowMoments), told to be
+    /// f32. With [`residual`](Self::residual) and [`gate`](Self::gate) it measures what [`normalize`](Self::normalize) with the same does.
+    /// [`GpuLayerNorm::moments`](crate::GpuLayerNorm::moments) has an example.
+    pub fn moments(rows: u64, input: impl Into<Region>, moments: impl Into<Region>) -> Self {
+        Self::empty(Operation::Moments, Some(rows)).with(Role::Input, input).with(Role::Moments, moments)
+    }
+
+    /// Normalizes `rows` rows, each of which is a part of a longer one, by the moments of whole rows. It may have all that a forward pass
+    /// ([`new`](Self::new)) has.
+    pub fn normalize(
+        rows: u64,
+        input: impl Into<Region>,
+        moments: impl Into<Region>,
+        output: impl Into<Region>,
+    ) -> Self {
+        Self::empty(Operation::Normalize, Some(rows))
+            .with(Role::Input, input)
+            .with(Role::Moments, moments)
+            .with(Role::Output, output)
+    }
+
+    /// The sums that the gradients by `rows` rows rest on, as far as these parts of longer rows go: 2 words a row, f32, Σg and Σ(g · x̂),
+    /// with g = dy · W as [`backward`](Self::backward) has it. `moments` are those of whole rows.
+    pub fn gradient_sums(
+        rows: u64,
+        input: impl Into<Region>,
+        moments: impl Into<Region>,
+        output_gradient: impl Into<Region>,
+        sums: impl Into<Region>,
+    ) -> Self {
+        Self::empty(Operation::GradientSums, Some(rows))
+            .with(Role::Input, input)
+            .with(Role::Moments, moments)
+            .with(Role::OutputGradient, output_gradient)
+            .with(Role::GradientSums, sums)
+    }
+
+    /// The gradients by `rows` rows, each of which is a part of a longer one, from the moments of whole rows and the
+    /// [`gradient_sums`](Self::gradient_sums) of all parts, added up. It may have all that [`backward`](Self::backward) has but
+    /// mean and rstd, which the moments tell.
+    pub fn gradients(
+        rows: u64,
+        input: impl Into<Region>,
+        moments: impl Into<Region>,
+        output_gradient: impl Into<Region>,
+        sums: impl Into<Region>,
+        input_gradient: impl Into<Region>,
+    ) -> Self {
+        Self::empty(Operation::Gradients, Some(rows))
+            .with(Role::Input, input)
+            .with(Role::Moments, moments)
+            .with(Role::OutputGradient, output_gradient)
+            .with(Role::GradientSums, sums)
+            .with(Role::InputGradient, input_gradient)
+    }
+
+    /// An operation on all rows of whole tensors.
+    pub(crate) fn whole(operation: Operation, tensors: &[(Role, &GpuTensor)]) -> Self {
+        tensors.iter().fold(Self::empty(operation, None), |bindings, (role, tensor)| bindings.with(*role, *tensor))
+    }
+
     fn empty(operation: Operation, rows: Option<u64>) -> Self {
         let regions = [const { None }; Role::ALL.len()];
         Self {
@@ -398,9 +459,10 @@ impl Bindings {
         of: Modulation,
     ) -> Self {
         // The backward pass needs the bias only for the gradient of a scale that multiplies it.
-        let has_bias = self.operation == Operation::Forward
-            || of == Modulation::Adaptive && self.region(Role::ScaleGradient).is_some();
+        let has_bias =
+            !self.operation.is_backward() || of == Modulation::Adaptive && self.region(Role::ScaleGradient).is_some();
         for (role, own) in [(Role::Weight, weight), (Role::Bias, bias.filter(|_| has_bias))] {
+            let own = own.filter(|_| self.operation.reads(role));
             let region = &mut self.regions[role as usize];
             *region = region.take().or(own.map(Region::from));
         }
@@ -464,8 +526,8 @@ impl Bindings {
         if let Some(positions) = self.sequence_length.or(self.positions(config)).filter(|_| config.is_causal()) {
             problem = problem.causal(positions)?;
         }
-        if self.operation == Operation::Backward {
-            problem = problem.backward().accumulate(self.accumulate);
+        if self.operation != Operation::Forward {
+            problem = problem.with_operation(self.operation).accumulate(self.accumulate);
         }
         let buffers: Vec<_> = self.regions.iter().flatten().map(|region| &region.buffer).collect();
         for role in Role::ALL {
@@ -503,7 +565,10 @@ impl Bindings {
                 }
                 // Its regions are checked by their size.
                 Role::State => continue,
-                _ => input.shape(),
+                _ => match role.words() {
+                    Some(words) => &[leading, &[words as usize]].concat(),
+                    None => input.shape(),
+                },
             };
             if tensor.shape() != expected {
                 return Err(Error::Shape {

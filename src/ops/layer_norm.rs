@@ -427,10 +427,14 @@ fn plan(config: &LayerNormConfig, problem: &Problem, device: &GpuDevice) -> Resu
     }
 }
 
-/// The strategy that the config forces on a problem. The backward pass holds no rows in part.
+/// The strategy that the config forces on a problem. The backward pass holds no rows in part, and rows whose moments are given are not
+/// held at all.
 fn forced_strategy(config: &LayerNormConfig, problem: &Problem) -> Option<Strategy> {
-    let exists =
-        |strategy: &Strategy| problem.operation() == Operation::Forward || *strategy != Strategy::PartlyResident;
+    let exists = |strategy: &Strategy| match problem.operation() {
+        Operation::Forward | Operation::Moments => true,
+        Operation::Backward => *strategy != Strategy::PartlyResident,
+        _ => !matches!(strategy, Strategy::Resident | Strategy::PartlyResident),
+    };
     config.forced_strategy().filter(exists)
 }
 

@@ -3,6 +3,7 @@
 mod bindings;
 mod conditional;
 mod layer_norm;
+mod parts;
 
 pub use bindings::Bindings;
 pub use conditional::{
@@ -10,3 +11,4 @@ pub use conditional::{
     PreparedConditional,
 };
 pub use layer_norm::{GpuLayerNorm, GpuStatistics, LayerNormGradients};
+pub use parts::GpuMoments;

@@ -6,12 +6,14 @@ use gpu_layer_norm::kernel::{
     Access, AdapterClass, Capabilities, Dialect, Dimension, Geometry, Grid, Kernel, Layout, Plan, Problem, Reduction,
     Role, SubgroupSizes,
 };
-use gpu_layer_norm::{Affine, Modulation, Normalization, StorageType};
+use gpu_layer_norm::{Affine, Modulation, Normalization, Operation, StorageType};
 
 use super::common::{AFFINES, STRATEGIES, geometries, kernels};
 
 /// One width for each way that units, lanes, blocks and segments may come out.
 const WIDTHS: [u64; 16] = [1, 2, 3, 4, 5, 8, 63, 64, 70, 127, 128, 768, 1000, 4097, 65_536, 1_000_003];
+
+const PARTS: [Operation; 4] = [Operation::Moments, Operation::Normalize, Operation::GradientSums, Operation::Gradients];
 
 fn all_capabilities(dialect: Dialect) -> impl Iterator<Item = Capabilities> {
     let classes = [AdapterClass::Discrete, AdapterClass::Integrated, AdapterClass::Cpu, AdapterClass::Other];
@@ -52,6 +54,10 @@ pub fn all_kernels(dialect: Dialect) -> HashSet<Kernel> {
                     }
                     if everywhere && [5, 1000].contains(&width) {
                         problems.extend(causal(forward));
+                    }
+                    if everywhere && [5, 64, 4097, 1_000_003].contains(&width) {
+                        problems.extend(parts(forward));
+                        problems.extend(parts(with_conditions(forward.modulation(modulation))));
                     }
                     for problem in problems {
                         all.extend(kernels(Plan::new(&problem, &capabilities).ok()));
@@ -159,6 +165,7 @@ fn grid_problems() -> Vec<Problem> {
                 stored.zero_centred_weight(true),
                 in_place.expect("a valid problem"),
             ]);
+            problems.extend(PARTS.map(|operation| stored.with_operation(operation)));
             for forward in [stored, conditional, conditional.modulation(Modulation::Conditional), rms] {
                 let dy = [(Role::OutputGradient, storage), (Role::InputGradient, storage)];
                 let backward = with(with_gradients(forward), &dy);
@@ -200,6 +207,22 @@ fn causal(problem: Problem) -> Vec<Problem> {
         with_gradients(short),
         with_gradients(rms(long)),
     ]
+}
+
+/// A forward problem and its backward one where rows are parts of others, by layer norm and by RMS norm.
+fn parts(problem: Problem) -> Vec<Problem> {
+    let rms = problem.normalization(Normalization::RmsNorm).expect("a valid problem");
+    let of = |problem: Problem| {
+        let statistic = |it: Problem| it.tensor(Role::Rstd, StorageType::F32).expect("a valid problem");
+        [
+            problem.with_operation(Operation::Moments),
+            problem.with_operation(Operation::Normalize),
+            statistic(problem.with_operation(Operation::Normalize)),
+            problem.with_operation(Operation::GradientSums),
+            with_gradients(problem).with_operation(Operation::Gradients),
+        ]
+    };
+    [problem, rms].into_iter().flat_map(of).collect()
 }
 
 /// A forward problem with scale, shift, residual and gate, four rows to a condition.
@@ -250,12 +273,13 @@ fn tensor_problems() -> Vec<Problem> {
                 let takes = |role: &Role| operation.reads(*role) || operation.writes(*role);
                 let roles = Role::ALL.into_iter().filter(|role| takes(role) && *role != Role::State);
                 let all = roles.fold(problem, |problem, role| {
-                    let storage = if role.is_statistic() { StorageType::F32 } else { storage };
+                    let storage = if role.words().is_some() { StorageType::F32 } else { storage };
                     with(problem, role, place(storage, None, 0))
                 });
                 all.zero_centred_weight(true)
             };
             problems.extend([all(plain), all(plain.backward()).accumulate(true)]);
+            problems.extend(PARTS.map(|operation| all(plain.with_operation(operation))));
             let backward = with_gradients(plain);
             for role in Role::ALL.into_iter().filter(|role| !role.is_statistic()) {
                 problems.extend(backward.tensor(role, own));

@@ -27,7 +27,22 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<
     candidates.extend(of_whole_rows(problem, capabilities));
     // Backward, rows of sequences and of channels are never held. That they are not is no reason to tell where none of the others can run.
     if problem.sequence_rows().is_some() || problem.channel_gradients().is_some() {
-        candidates.retain(|it| problem.operation() == Operation::Forward || it.access != Access::Held);
+        candidates.retain(|it| !problem.operation().is_backward() || it.access != Access::Held);
+    }
+    match problem.operation() {
+        Operation::GradientSums | Operation::Gradients => candidates.retain(|it| it.access != Access::Held),
+        // As many lanes as if they were to hold a row, which are as many as keep memory busy.
+        Operation::Normalize => {
+            let mut known: Vec<Geometry> = Vec::new();
+            for candidate in candidates {
+                let geometry = Geometry { access: Access::Reread, ..candidate };
+                if !known.contains(&geometry) {
+                    known.push(geometry);
+                }
+            }
+            return known;
+        }
+        _ => {}
     }
     candidates
 }
@@ -61,7 +76,7 @@ fn side_by_side(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry>
             .collect();
     }
     // Elements that an invocation holds; in the backward pass there are four tensors of them.
-    let held = if problem.operation() == Operation::Backward { 8 } else { 32 };
+    let held = if problem.operation().is_backward() { 8 } else { 32 };
     let lanes_of = |elements: u32| problem.width().div_ceil(elements).next_power_of_two();
     let held = [(held / 2, ROWS), (held, ROWS), (held, ROWS / 2)].map(|(elements, rows)| (lanes_of(elements), rows));
     let resident = held.into_iter().filter(|(lanes, rows)| *lanes <= HOLDING.min(max) / rows);
@@ -71,12 +86,12 @@ fn side_by_side(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry>
 }
 
 fn of_whole_rows(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry> {
-    match (problem.operation(), capabilities.class) {
-        (Operation::Forward, AdapterClass::Cpu) => cpu::candidates(problem, capabilities),
-        (Operation::Forward, AdapterClass::Integrated) => gpu::candidates(problem, capabilities, &gpu::INTEGRATED),
-        (Operation::Forward, _) => gpu::candidates(problem, capabilities, &gpu::DISCRETE),
-        (Operation::Backward, AdapterClass::Cpu) => backward::on_cpu(problem, capabilities),
-        (Operation::Backward, _) => backward::on_gpu(problem, capabilities),
+    match (problem.operation().is_backward(), capabilities.class) {
+        (false, AdapterClass::Cpu) => cpu::candidates(problem, capabilities),
+        (false, AdapterClass::Integrated) => gpu::candidates(problem, capabilities, &gpu::INTEGRATED),
+        (false, _) => gpu::candidates(problem, capabilities, &gpu::DISCRETE),
+        (true, AdapterClass::Cpu) => backward::on_cpu(problem, capabilities),
+        (true, _) => backward::on_gpu(problem, capabilities),
     }
 }
 

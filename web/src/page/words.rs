@@ -103,7 +103,7 @@ fn purpose(entry: Entry) -> &'static str {
         Entry::CausalTiles => "sums up tiles of positions",
         Entry::CausalCarries => "carries the sums from tile to tile",
         Entry::CausalRows => "works out mean and rstd of each position",
-        Entry::CausalNormalize => "normalizes the positions",
+        Entry::NormalizeKnown => "normalizes rows whose mean and rstd are known",
         _ => "belongs to the backward pass",
     }
 }

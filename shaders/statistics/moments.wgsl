@@ -1,0 +1,31 @@
+// The statistics of a row that is a part of another: mean, what f32 cannot hold of it, standard deviation, and the number of elements.
+// There is no eps. What is else the factor of a scaling is the standard deviation here.
+
+// √number for a number from 1 to 4, rounded once: the upper 12 digits of number · inverseSqrt(number), whose square is exact, and a step
+// that takes what is missing, number − square, into account up to its square (see `inverse_root`).
+fn square_root(number: f32) -> f32 {
+    let inverse = inverseSqrt(number);
+    let root = upper_digits(number * inverse);
+    let missing = kept_scalar((number - root * root) * inverse);
+    return root + kept_scalar(missing * fma(-0.125 * missing, inverse, 0.5));
+}
+
+// √variance, where `squares` is the sum of squares that it comes from. NaN of NaN, infinity of infinity.
+fn factor_of(variance: f32, eps: f32, squares: f32) -> f32 {
+    let number = bitcast<u32>(variance);
+    // Rounding may have made it negative.
+    let numbers = select(number, 0u, number >= SIGN_BIT);
+    // Of a sum that is infinite or none, no arithmetic.
+    let is_end = exponent_of(squares) == 128;
+    let half = exponent_of(bitcast<f32>(numbers)) >> 1u;
+    let root = square_root(bitcast<f32>(numbers - (bitcast<u32>(half) << 24u)));
+    let deviation = bitcast<u32>(root) + (bitcast<u32>(half) << 23u);
+    let known = select(deviation, 0u, numbers < 0x800000u);
+    return bitcast<f32>(select(known, bitcast<u32>(squares) & MAGNITUDE_BITS, is_end));
+}
+
+fn store_statistics(row: u32, scaling: Scaling) {
+    let by = -scaling.exponent;
+    let mean = vec2<f32>(scaled(scaling.shift, by), scaled(scaling.correction, by));
+    moments_set(row, vec4<u32>(bitcast<vec2<u32>>(mean), bitcast<u32>(scaled(scaling.rstd, by)), WIDTH));
+}
