@@ -36,15 +36,15 @@ impl RowMoments {
     /// Those of no elements, with which a merge changes nothing.
     pub const NONE: Self = Self { mean: 0.0, mean_rest: 0.0, deviation: 0.0, count: 0 };
 
-    /// Those of these elements, for layer normalization. Found in f64; elements past the 2^32nd are not counted.
+    /// Those of these elements, for layer normalization. Found in f64; a count of more than u32 has numbers for is cut to the largest.
     pub fn of(values: &[f32]) -> Self {
-        let row = crate::reference::row_statistics(values, 0.0, false);
-        Self::rounded(row.mean, root(row.rstd), values.len())
+        let mean = crate::reference::row_statistics(values, 0.0, false).mean;
+        Self::about(mean, values)
     }
 
     /// Those of these elements, for RMS normalization, which takes no mean off. Found in f64.
     pub fn of_squares(values: &[f32]) -> Self {
-        Self::rounded(0.0, root(crate::reference::root_mean_square_rstd(values, 0.0)), values.len())
+        Self::about(0.0, values)
     }
 
     /// Those of the elements of both: the formula of Chan, Golub and LeVeque ("Updating formulae and a pairwise algorithm for computing
@@ -84,6 +84,14 @@ impl RowMoments {
         f64::from(self.deviation) * f64::from(self.deviation)
     }
 
+    fn about(mean: f64, values: &[f32]) -> Self {
+        if values.is_empty() {
+            return Self::NONE;
+        }
+        let squares: f64 = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
+        Self::rounded(mean, (squares / values.len() as f64).sqrt(), values.len())
+    }
+
     fn rounded(mean: f64, deviation: f64, count: usize) -> Self {
         let rounded = mean as f32;
         Self {
@@ -95,7 +103,56 @@ impl RowMoments {
     }
 }
 
-/// 1 / rstd, and 0 where there is no deviation.
-fn root(rstd: f64) -> f64 {
-    if rstd == 0.0 { 0.0 } else { 1.0 / rstd }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_merge_to_the_whole_wherever_they_are_cut() {
+        for (mean, deviation) in [(0.0, 1.0), (1e6, 1.0), (-3e30, 1e28), (1e-30, 1e-33)] {
+            // Numbers without a pattern that a cut could meet.
+            let values: Vec<f32> = (0..1000_u32)
+                .map(|i| mean + deviation * ((i.wrapping_mul(2_654_435_761) >> 20) as f32 / 1024.0 - 2.0))
+                .collect();
+            let (whole, squares) = (RowMoments::of(&values), RowMoments::of_squares(&values));
+            for cut in [0, 1, 13, 500, 999, 1000] {
+                let (a, b) = values.split_at(cut);
+                let merged = RowMoments::of(a).merge(RowMoments::of(b)).expect("few elements");
+                assert_eq!(merged, RowMoments::of(b).merge(RowMoments::of(a)).expect("few elements"));
+                let spread = whole.variance().sqrt();
+                assert_eq!(merged.count, 1000);
+                assert!(
+                    (merged.mean() - whole.mean()).abs() < 1e-7 * spread + 1e-13 * whole.mean().abs(),
+                    "{merged:?} {whole:?}"
+                );
+                assert!((merged.variance().sqrt() - spread).abs() < 2e-7 * spread, "{merged:?} {whole:?}");
+                let merged = RowMoments::of_squares(a).merge(RowMoments::of_squares(b)).expect("few elements");
+                assert!(
+                    (merged.variance() - squares.variance()).abs() < 4e-7 * squares.variance() && merged.mean() == 0.0
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn equal_elements_have_no_deviation_however_many_merge() {
+        for value in [0.1_f32, 1e37, f32::MAX, -1e-30] {
+            let part = RowMoments { mean: value, count: 87_654_321, ..RowMoments::NONE };
+            let all = (0..40).try_fold(RowMoments::NONE, |all, _| all.merge(part)).expect("3.5e9 elements");
+            assert_eq!(all, RowMoments { count: 40 * 87_654_321, ..part });
+        }
+    }
+
+    #[test]
+    fn more_elements_than_can_be_counted_are_refused_and_what_is_no_number_stays() {
+        let half = RowMoments { count: 1 << 31, ..RowMoments::NONE };
+        assert_eq!(half.merge(half), Err(Error::Width { width: 1 << 32, max: u32::MAX.into() }));
+        let ordinary = RowMoments::of(&[1.0, 2.0]);
+        for value in [f32::NAN, f32::INFINITY] {
+            let merged = ordinary.merge(RowMoments::of(&[1.0, value])).expect("few elements");
+            assert!(merged.deviation.is_nan(), "{merged:?}");
+        }
+        let merged = ordinary.merge(RowMoments::of_squares(&[f32::INFINITY])).expect("few elements");
+        assert_eq!(merged.deviation, f32::INFINITY);
+    }
 }

@@ -16,7 +16,7 @@ use common::sample::{stored, unit_in_the_last_place};
 use common::{Data, bare, devices, error_bound, geometries};
 use gpu_layer_norm::kernel::{Dimension, Grid, Kernel, Operation, Problem, Role, Unit};
 use gpu_layer_norm::reference::{self, Condition};
-use gpu_layer_norm::{Affine, GpuDevice, Modulation, Normalization, Plan, StorageType, Variance, wgpu};
+use gpu_layer_norm::{Affine, GpuDevice, Modulation, Normalization, Plan, RowMoments, StorageType, Variance, wgpu};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{RngExt as _, SeedableRng as _};
@@ -235,6 +235,23 @@ impl Variant {
         if problem.layout(Role::Bias).is_some() { with(problem, (Role::Bias, self.storage)) } else { problem }
     }
 
+    /// An operation on rows that are parts of others.
+    fn problem_of_parts(&self, operation: Operation) -> Problem {
+        let statistics = [Role::Mean, Role::Rstd].map(|role| (role, StorageType::F32));
+        let with = |problem: Problem, (role, storage)| problem.tensor(role, storage).unwrap_or(problem);
+        match operation {
+            Operation::Normalize => {
+                let problem = self.problem(self.rows(0).len()).with_operation(operation);
+                statistics.into_iter().fold(problem, with)
+            }
+            _ => {
+                let rows = self.whole(finite_rows(self, self.rows(0)).len());
+                let problem = self.backward_problem(rows, false).with_operation(operation);
+                if problem.layout(Role::Bias).is_some() { with(problem, (Role::Bias, self.storage)) } else { problem }
+            }
+        }
+    }
+
     /// Mean and rstd in f64.
     fn statistics(&self, row: &[f32]) -> [f64; 2] {
         let statistics = reference::row_statistics(row, f64::from(self.eps), self.variance == Variance::Unbiased);
@@ -341,6 +358,13 @@ fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64
     let of_conditions = variant.conditions(rows.len()) * parameters;
     let (bias, scale) = (random(parameters, -1.0, 1.0, 3), random(of_conditions, -0.5, 0.5, 4));
     let statistic = |which: usize| rows.iter().map(|row| variant.statistics(row)[which] as f32).collect::<Vec<f32>>();
+    let sums = match plan.problem().operation() {
+        Operation::Gradients => {
+            let factors = [affine.has_weight().then_some(&weight), variant.modulation.map(|_| &scale)];
+            exact_sums(variant, &rows, &output_gradient, factors).into_iter().map(|(exact, _)| exact).collect()
+        }
+        _ => Vec::new(),
+    };
     let mut tensors: Vec<(Role, Vec<u8>)> = plan
         .problem()
         .tensors()
@@ -357,6 +381,8 @@ fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64
                 Role::ScaleGradient | Role::ShiftGradient => vec![7.0; of_conditions],
                 Role::Mean => statistic(0),
                 Role::Rstd => statistic(1),
+                Role::Moments => return (role, moments_of(variant, &rows)),
+                Role::GradientSums => sums.iter().flatten().map(|sum| *sum as f32).collect(),
                 _ => vec![7.0; parameters],
             };
             (role, to_bytes(layout.storage, &values))
@@ -414,6 +440,7 @@ fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64
             if f64::from(found) == f64::from(stored(layout.storage, *exact as f32)) {
                 continue;
             }
+            let allowed = allowed * parts_factor(plan);
             if error.is_nan() || error > allowed + last {
                 return Err(format!(
                     "{role}, row {} ({:e}, …), element {}: {found:e} in place of {exact:e}, {error:e} off where {:e} is allowed",
@@ -459,6 +486,7 @@ fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Resul
                 Role::Residual => to_bytes(layout.storage, &vec![0.0; input.len()]),
                 Role::Gate => to_bytes(layout.storage, &vec![1.0; of_conditions]),
                 Role::Output => to_bytes(layout.storage, &vec![7.0; input.len()]),
+                Role::Moments => moments_of(variant, &rows),
                 _ => to_bytes(StorageType::F32, &vec![7.0; rows.len()]),
             };
             (role, bytes)
@@ -524,7 +552,8 @@ fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Resul
             };
             let rounding = f64::from(f32::EPSILON) * (rounded + expected.abs());
             let last = if storage == StorageType::F32 { 0.0 } else { unit_in_the_last_place(storage, expected) };
-            let allowed = error_bound(width) * weight.abs() * common::scale(normalized) + rounding + last;
+            let allowed =
+                parts_factor(plan) * error_bound(width) * weight.abs() * common::scale(normalized) + rounding + last;
             let error = (f64::from(y) - expected).abs();
             if error.is_nan() || error > allowed {
                 return Err(format!("{}, {error:e} off where {allowed:e} is allowed", at()));
@@ -549,7 +578,127 @@ fn check(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Resul
     Ok(())
 }
 
-/// Every variant with every plan that can run it, forward or backward. A third of them have conditions, a fifth are causal, and of the
+/// What is allowed where whole rows are allowed 1.
+fn parts_factor(plan: &Plan) -> f64 {
+    if matches!(plan.problem().operation(), Operation::Normalize | Operation::Gradients) { 2.0 } else { 1.0 }
+}
+
+/// The moments of rows, as they are given.
+fn moments_of(variant: &Variant, rows: &[Vec<f32>]) -> Vec<u8> {
+    let of = |row: &Vec<f32>| match variant.normalization {
+        Normalization::LayerNorm => RowMoments::of(row),
+        Normalization::RmsNorm => RowMoments::of_squares(row),
+    };
+    bytemuck::cast_slice(&rows.iter().map(of).collect::<Vec<_>>()).to_vec()
+}
+
+/// Σg and Σ(g · x̂) of each row in f64, and the same of magnitudes, where an x̂ below 1 counts as 1.
+fn exact_sums(
+    variant: &Variant,
+    rows: &[Vec<f32>],
+    output_gradient: &[f32],
+    [weight, scale]: [Option<&Vec<f32>>; 2],
+) -> Vec<([f64; 2], [f64; 2])> {
+    let parameters = variant.parameters();
+    let of_row = |(i, row): (usize, &Vec<f32>)| {
+        let [mean, rstd] = variant.statistics(row);
+        let (mut exact, mut magnitudes) = ([0.0; 2], [0.0; 2]);
+        for (column, &x) in row.iter().enumerate() {
+            let parameter = variant.parameter_of(i, column);
+            let weight = weight.map_or(1.0, |weight| f64::from(weight[parameter]));
+            let of_condition = i / ROWS_PER_CONDITION * parameters + parameter;
+            let scale = scale.map_or(0.0, |scale| f64::from(scale[of_condition]));
+            let factor = match variant.modulation.unwrap_or_default() {
+                Modulation::Adaptive => weight * (1.0 + scale),
+                Modulation::Conditional => weight + scale,
+            };
+            let g = f64::from(output_gradient[i * variant.width + column]) * factor;
+            let normalized = (f64::from(x) - mean) * rstd;
+            let sum = if variant.normalization == Normalization::RmsNorm { 0.0 } else { g };
+            exact = [exact[0] + sum, exact[1] + g * normalized];
+            magnitudes = [magnitudes[0] + g.abs(), magnitudes[1] + g.abs() * normalized.abs().max(1.0)];
+        }
+        (exact, magnitudes)
+    };
+    rows.iter().enumerate().map(of_row).collect()
+}
+
+/// The first passes over parts: what they leave of each row.
+fn check_first_pass(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Result<(), String> {
+    let &Variant { storage, normalization, affine, width, .. } = variant;
+    let is_backward = plan.problem().operation().is_backward();
+    let mut rows = finite_rows(variant, variant.rows(seed % 100));
+    rows.resize(plan.problem().rows() as usize, vec![1.0; width]);
+    let input: Vec<f32> = rows.concat();
+    let random = |count: usize, low, high, salt: u64| {
+        let mut rng = StdRng::seed_from_u64(seed ^ salt);
+        (0..count).map(|_| stored(storage, rng.random_range(low..high))).collect::<Vec<f32>>()
+    };
+    let parameters = variant.parameters();
+    let (weight, output_gradient) = (random(parameters, 0.5_f32, 1.5, 1), random(input.len(), -2.0, 2.0, 2));
+    let of_conditions = variant.conditions(rows.len()) * parameters;
+    let scale = random(of_conditions, -0.5, 0.5, 4);
+    let mut tensors: Vec<(Role, Vec<u8>)> = plan
+        .problem()
+        .tensors()
+        .map(|(role, layout)| {
+            let values = match role {
+                Role::Input => variant.laid(&input, width),
+                Role::Residual => vec![0.0; input.len()],
+                Role::Weight => weight.clone(),
+                Role::Scale => scale.clone(),
+                Role::Gate => vec![1.0; of_conditions],
+                Role::OutputGradient => variant.laid(&output_gradient, width),
+                Role::Moments if is_backward => return (role, moments_of(variant, &rows)),
+                Role::Moments => vec![7.0; 4 * rows.len()],
+                _ => vec![7.0; 2 * rows.len()],
+            };
+            (role, to_bytes(layout.storage, &values))
+        })
+        .collect();
+    bare::run(device, plan, |kernel| rewritten(kernel, seed), &mut tensors);
+    let bytes = |role: Role| &tensors.iter().find(|(other, _)| *other == role).expect("a tensor").1;
+    if is_backward {
+        let factors = [affine.has_weight().then_some(&weight), variant.modulation.map(|_| &scale)];
+        let found = from_bytes(StorageType::F32, bytes(Role::GradientSums));
+        let exact = exact_sums(variant, &rows, &output_gradient, factors);
+        for (row, (found, (exact, magnitudes))) in found.chunks(2).zip(exact).enumerate() {
+            for i in 0..2 {
+                let error = (f64::from(found[i]) - exact[i]).abs();
+                let allowed = 2.0 * error_bound(width) * magnitudes[i];
+                if error.is_nan() || error > allowed {
+                    return Err(format!(
+                        "sum {i} of row {row} ({:e}, …): {:e} in place of {:e}, {error:e} off where {allowed:e} is allowed",
+                        rows[row][0], found[i], exact[i]
+                    ));
+                }
+            }
+        }
+        return Ok(());
+    }
+    let found: Vec<RowMoments> = bytemuck::pod_collect_to_vec(bytes(Role::Moments));
+    for (row, found) in rows.iter().zip(found) {
+        let exact = reference::row_statistics(row, 0.0, false);
+        let [mean, rstd] = match normalization {
+            Normalization::LayerNorm => [exact.mean, exact.rstd],
+            Normalization::RmsNorm => [0.0, reference::root_mean_square_rstd(row, 0.0)],
+        };
+        let deviation = if rstd == 0.0 { 0.0 } else { 1.0 / rstd };
+        // What is subnormal may be 0.
+        let subnormal = f64::from(f32::MIN_POSITIVE);
+        let of_mean = (found.mean() - mean).abs();
+        let of_deviation = (f64::from(found.deviation) - deviation).abs();
+        let is_right = found.count as usize == width
+            && of_mean <= 1e-6 * deviation + 2.0_f64.powi(-45) * mean.abs() + subnormal
+            && of_deviation <= 2.0 * common::rstd_bound(width) * deviation + subnormal;
+        if !is_right {
+            return Err(format!("({:e}, …): {found:?}, mean {mean:e} and deviation {deviation:e}", row[0]));
+        }
+    }
+    Ok(())
+}
+
+/// Every variant with every plan that can run it, in this operation. A third of them have conditions, a fifth are causal, and of the
 /// others rows lie side by side in a third or are groups of channels in some.
 fn variants(device: &GpuDevice, operation: Operation) -> Vec<(Variant, Plan)> {
     let mut all = Vec::new();
@@ -601,10 +750,13 @@ fn variants(device: &GpuDevice, operation: Operation) -> Vec<(Variant, Plan)> {
                     let problem = match operation {
                         Operation::Forward => variant.problem(variant.rows(0).len()),
                         // Given statistics and measured ones in turn.
-                        _ => {
+                        Operation::Backward => {
                             let rows = finite_rows(&variant, variant.rows(0)).len();
                             variant.backward_problem(variant.whole(rows), (i + width) % 2 == 0)
                         }
+                        // Rows are parts of others only where each is on its own.
+                        _ if variant.causal.is_some() => continue,
+                        _ => variant.problem_of_parts(operation),
                     };
                     let plans = geometries(&problem, device.capabilities());
                     all.extend(plans.into_iter().map(|plan| (variant, plan)));
@@ -640,7 +792,7 @@ fn try_some(
     let has_groups = |(variant, _): &(Variant, Plan)| matches!(variant.lies, Lies::Groups { .. });
     let (mut first, others): (Vec<_>, Vec<_>) = all.into_iter().partition(takes_four);
     let (mut groups, mut others): (Vec<_>, Vec<_>) = others.into_iter().partition(has_groups);
-    assert!(first.len() >= 12 || operation == Operation::Backward, "{} take four rows at once", first.len());
+    assert!(first.len() >= 12 || operation != Operation::Forward, "{} take four rows at once", first.len());
     assert!(groups.len() >= 16, "{} have groups", groups.len());
     others.extend(first.split_off(first.len().min(12)));
     others.extend(groups.split_off(16));
@@ -668,6 +820,14 @@ fn try_some(
 #[test]
 fn rewritten_kernels_keep_their_bounds() {
     try_some(Operation::Forward, 160, check);
+}
+
+#[test]
+fn rewritten_kernels_keep_the_bounds_of_rows_in_parts() {
+    try_some(Operation::Moments, 60, check_first_pass);
+    try_some(Operation::Normalize, 60, check);
+    try_some(Operation::GradientSums, 60, check_first_pass);
+    try_some(Operation::Gradients, 60, check_gradients);
 }
 
 #[test]
