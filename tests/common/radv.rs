@@ -13,7 +13,7 @@ use gpu_layer_norm::kernel::{
     AdapterClass, Affine, BindingRole, Capabilities, Dialect, Dimension, ENTRY_POINT, Grid, Kernel, Normalization,
     Problem, Role, SubgroupSizes,
 };
-use gpu_layer_norm::{Error, StorageType};
+use gpu_layer_norm::{Error, StorageType, kernel};
 use naga::back::spv;
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities as NagaCapabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
@@ -76,10 +76,18 @@ pub enum Operation {
     GroupNorm,
     /// Its backward pass with scale and shift of each sample, all gradients that there are, and given statistics.
     GroupNormBackward,
+    /// The moments of rows that are parts of others.
+    Moments,
+    /// Layer normalization with weight and bias by given moments.
+    Normalize,
+    /// The sums for the gradients of rows that are parts of others.
+    GradientSums,
+    /// Their gradients, and those of weight and bias.
+    Gradients,
 }
 
 impl Operation {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::Plain,
         Self::Residual,
         Self::Rms,
@@ -93,6 +101,10 @@ impl Operation {
         Self::ChannelsFirstBackward,
         Self::GroupNorm,
         Self::GroupNormBackward,
+        Self::Moments,
+        Self::Normalize,
+        Self::GradientSums,
+        Self::Gradients,
     ];
 
     pub fn is_backward(self) -> bool {
@@ -104,6 +116,8 @@ impl Operation {
                 | Self::CausalBackward
                 | Self::ChannelsFirstBackward
                 | Self::GroupNormBackward
+                | Self::GradientSums
+                | Self::Gradients
         )
     }
 
@@ -135,6 +149,14 @@ impl Operation {
         let (problem, stored, single): (_, &[Role], &[Role]) = match self {
             Self::Plain | Self::ChannelsFirst => (whole, &[Role::Output, Role::Bias], &[]),
             Self::Residual => (whole, &[Role::Output, Role::Bias, Role::Residual, Role::Sum], &[]),
+            Self::Moments => (whole.with_operation(kernel::Operation::Moments), &[], &[]),
+            Self::Normalize => (whole.with_operation(kernel::Operation::Normalize), &[Role::Output, Role::Bias], &[]),
+            Self::GradientSums => (whole.with_operation(kernel::Operation::GradientSums), &[Role::OutputGradient], &[]),
+            Self::Gradients => (
+                whole.with_operation(kernel::Operation::Gradients),
+                &[Role::OutputGradient, Role::InputGradient],
+                &[Role::WeightGradient, Role::BiasGradient],
+            ),
             Self::Rms => (rms, &[Role::Output], &[]),
             Self::Modulated => {
                 (modulated, &[Role::Output, Role::Scale, Role::Shift, Role::Residual, Role::Gate, Role::Sum], &[])
@@ -195,6 +217,10 @@ impl fmt::Display for Operation {
             Self::ChannelsFirstBackward => "channels_first_backward",
             Self::GroupNorm => "group_norm",
             Self::GroupNormBackward => "group_norm_backward",
+            Self::Moments => "moments",
+            Self::Normalize => "normalize",
+            Self::GradientSums => "gradient_sums",
+            Self::Gradients => "gradients",
         })
     }
 }
