@@ -428,7 +428,7 @@ fn plain_kernel(problem: &Problem) -> Result<Kernel, Error> {
         access: Access::Reread,
         reduction: Reduction::Lane,
         normalization: problem.normalization_kind(),
-        zero_centred_weight: problem.has_zero_centred_weight() && problem.affine_kind().has_weight(),
+        zero_centred_weight: problem.has_zero_centred_weight() && problem.layout(Role::Weight).is_some(),
         // Without either of what they go together with, both forms are one.
         modulation: match problem.layout(Role::Scale).or(problem.layout(Role::Shift)) {
             Some(_) if problem.affine_kind().has_weight() => problem.modulation_kind(),

@@ -5,8 +5,8 @@ use super::backward::{Walks, condition_rows, most_rows, walks};
 use super::causal::{TILE, most_rows as most_rows_of_scans};
 use super::geometry::{check_capabilities, check_kernel, check_storage_buffers, kernels};
 use super::{
-    AdapterClass, BindingRole, Capabilities, Dialect, Entry, Geometry, Grid, Kernel, Params, Problem, Role, Strategy,
-    Variance, ranking,
+    AdapterClass, BindingRole, Capabilities, Dialect, Entry, Geometry, Grid, Kernel, Operation, Params, Problem, Role,
+    Strategy, Variance, ranking,
 };
 use crate::Error;
 
@@ -506,7 +506,10 @@ fn params(
     let count = (rows.end - rows.start) as u32;
     let condition_rows = condition_rows(problem);
     let conditions = u64::from(count).div_ceil(condition_rows).max(1) as u32;
-    let variance_share = 1.0 / problem.variance_divisor();
+    // Moments are those of the row alone.
+    let is_plain = problem.operation() == Operation::Moments;
+    let divisor = if is_plain { problem.width().into() } else { problem.variance_divisor() };
+    let variance_share = 1.0 / divisor;
     // Workgroups whose number does not depend on that of the rows.
     let columns = kernel.width.div_ceil(kernel.unit.elements() * kernel.spans_per_workgroup);
     let sequence_rows = problem.sequence_rows().unwrap_or(u64::MAX);
@@ -553,10 +556,10 @@ fn params(
         walks: walks.per_condition,
         sequence_rows: u32::try_from(sequence_rows).unwrap_or(u32::MAX),
         tiles,
-        unbiased: if problem.variance_kind() == Variance::Unbiased { 1.0 } else { 0.0 },
+        unbiased: if problem.variance_kind() == Variance::Unbiased && !is_plain { 1.0 } else { 0.0 },
         turns: kernel.turns(),
         all_bits: u32::MAX,
-        eps: problem.eps_value(),
+        eps: if is_plain { 0.0 } else { problem.eps_value() },
         mean_share: (1.0 / f64::from(problem.width())) as f32,
         variance_share: variance_share as f32,
         variance_share_rest: (variance_share - f64::from(variance_share as f32)) as f32,

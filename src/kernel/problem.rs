@@ -21,7 +21,7 @@ pub enum Operation {
     Forward,
     /// From the gradient of a loss by the output to its gradients by the input, by weight and by bias.
     Backward,
-    /// From the input to the moments of each row.
+    /// From the input to the moments of each row, whatever eps, the kind of variance and the affine map are.
     Moments,
     /// From the input and moments that were found before, those of whole rows of which these are parts, to the output.
     Normalize,
@@ -496,11 +496,6 @@ impl Problem {
         }
         for &role in operation.row_tensors().iter().chain(operation.word_tensors()) {
             self.layouts[role as usize].get_or_insert_default();
-        }
-        if operation == Operation::Moments {
-            // Nothing of what comes after.
-            let defaults = Self { affine: Affine::None, zero_centred_weight: false, eps: 0.0, ..self };
-            return Self { variance: Variance::Biased, accumulate: false, ..defaults };
         }
         self.with_parameters().with_needed_bias()
     }

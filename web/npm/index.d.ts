@@ -36,6 +36,8 @@ export type Role =
   /** Gradients of a loss, each of the shape of what it is the gradient of. */
   | "outputGradient" | "sumGradient" | "inputGradient" | "residualGradient" | "weightGradient" | "biasGradient"
   | "scaleGradient" | "shiftGradient" | "gateGradient"
+  /** Four words a row, and two f32 a row, where rows are parts of others: see `operation`. */
+  | "moments" | "gradientSums"
   /** Eight words a sequence: what causal normalization knows of the positions before. */
   | "state";
 
@@ -70,8 +72,12 @@ export interface Problem {
   rows: number;
   /** Elements of a row, at most 2^24. */
   width: number;
-  /** Default: forward. */
-  operation?: "forward" | "backward";
+  /**
+   * Default: forward. The last four are for rows of which each device has a part: moments measures the parts, normalize and the others take
+   * the moments of whole rows (four words a row: mean and what is to be added to it, standard deviation, all f32, and the count, u32),
+   * gradientSums leaves two f32 a row, and gradients takes those of all parts added up.
+   */
+  operation?: "forward" | "backward" | "moments" | "normalize" | "gradientSums" | "gradients";
   /** Default: layerNorm. */
   normalization?: "layerNorm" | "rmsNorm";
   /** Default: none. */

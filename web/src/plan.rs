@@ -89,7 +89,7 @@ macro_rules! names {
     };
 }
 
-names!(OperationName: Operation { Forward, Backward });
+names!(OperationName: Operation { Forward, Backward, Moments, Normalize, GradientSums, Gradients });
 names!(NormalizationName: Normalization { LayerNorm, RmsNorm });
 names!(AffineName: Affine { None, Weight, WeightAndBias });
 names!(VarianceName: Variance { Biased, Unbiased });
@@ -125,8 +125,8 @@ impl ProblemObject {
         if let Some(affine) = self.affine {
             problem = problem.affine(affine.into());
         }
-        if matches!(self.operation, Some(OperationName::Backward)) {
-            problem = problem.backward();
+        if let Some(operation) = self.operation {
+            problem = problem.with_operation(operation.into());
         }
         if let Some(eps) = self.eps {
             problem = problem.eps(eps)?;

@@ -7,6 +7,7 @@ mod axes;
 #[allow(unused_imports, reason = "what blocks is left out here")]
 mod common;
 mod forward;
+mod parts;
 mod running;
 mod samples;
 #[path = "../../tests/common/variants.rs"]
@@ -59,6 +60,7 @@ trials! {
     "axes: any of them": axes::every_set,
     "axes: groups of channels": axes::groups,
     "axes: the gradients": axes::gradients,
+    "parts: both passes of rows cut in two": parts::both_passes,
 }
 
 /// The trials, and the device that they run on.
