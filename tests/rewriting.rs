@@ -271,6 +271,38 @@ fn finite_rows(variant: &Variant, rows: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
     rows.into_iter().filter(is_finite).collect()
 }
 
+/// What goes into a backward pass or a part of one, all finite.
+struct Inputs {
+    rows: Vec<Vec<f32>>,
+    input: Vec<f32>,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    scale: Vec<f32>,
+    output_gradient: Vec<f32>,
+}
+
+impl Inputs {
+    /// For as many rows as the plan has been made for.
+    fn new(variant: &Variant, plan: &Plan, seed: u64) -> Self {
+        let mut rows = finite_rows(variant, variant.rows(seed % 100));
+        rows.resize(plan.problem().rows() as usize, vec![1.0; variant.width]);
+        let random = |count: usize, low, high, salt: u64| {
+            let mut rng = StdRng::seed_from_u64(seed ^ salt);
+            (0..count).map(|_| stored(variant.storage, rng.random_range(low..high))).collect::<Vec<f32>>()
+        };
+        let parameters = variant.parameters();
+        let of_conditions = variant.conditions(rows.len()) * parameters;
+        Self {
+            input: rows.concat(),
+            weight: random(parameters, 0.5_f32, 1.5, 1),
+            bias: random(parameters, -1.0, 1.0, 3),
+            scale: random(of_conditions, -0.5, 0.5, 4),
+            output_gradient: random(rows.len() * variant.width, -2.0, 2.0, 2),
+            rows,
+        }
+    }
+}
+
 /// Of groups of channels: from the gradients of rows that each have a scale and shift of their own, the scale being what x̂ is multiplied by
 /// less 1, and from these summed up by channel.
 fn group_bounds(
@@ -344,19 +376,9 @@ fn group_bounds(
 }
 
 fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Result<(), String> {
-    let &Variant { storage, normalization, affine, variance, eps, causal, width, .. } = variant;
-    // The plan has been made for as many.
-    let mut rows = finite_rows(variant, variant.rows(seed % 100));
-    rows.resize(plan.problem().rows() as usize, vec![1.0; width]);
-    let input: Vec<f32> = rows.concat();
-    let random = |count: usize, low, high, salt: u64| {
-        let mut rng = StdRng::seed_from_u64(seed ^ salt);
-        (0..count).map(|_| stored(storage, rng.random_range(low..high))).collect::<Vec<f32>>()
-    };
-    let parameters = variant.parameters();
-    let (weight, output_gradient) = (random(parameters, 0.5_f32, 1.5, 1), random(input.len(), -2.0, 2.0, 2));
-    let of_conditions = variant.conditions(rows.len()) * parameters;
-    let (bias, scale) = (random(parameters, -1.0, 1.0, 3), random(of_conditions, -0.5, 0.5, 4));
+    let &Variant { normalization, affine, variance, eps, causal, width, .. } = variant;
+    let Inputs { rows, input, weight, bias, scale, output_gradient } = Inputs::new(variant, plan, seed);
+    let (parameters, of_conditions) = (variant.parameters(), scale.len());
     let statistic = |which: usize| rows.iter().map(|row| variant.statistics(row)[which] as f32).collect::<Vec<f32>>();
     let sums = match plan.problem().operation() {
         Operation::Gradients => {
@@ -625,19 +647,9 @@ fn exact_sums(
 
 /// The first passes over parts: what they leave of each row.
 fn check_first_pass(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Result<(), String> {
-    let &Variant { storage, normalization, affine, width, .. } = variant;
+    let &Variant { normalization, affine, width, .. } = variant;
     let is_backward = plan.problem().operation().is_backward();
-    let mut rows = finite_rows(variant, variant.rows(seed % 100));
-    rows.resize(plan.problem().rows() as usize, vec![1.0; width]);
-    let input: Vec<f32> = rows.concat();
-    let random = |count: usize, low, high, salt: u64| {
-        let mut rng = StdRng::seed_from_u64(seed ^ salt);
-        (0..count).map(|_| stored(storage, rng.random_range(low..high))).collect::<Vec<f32>>()
-    };
-    let parameters = variant.parameters();
-    let (weight, output_gradient) = (random(parameters, 0.5_f32, 1.5, 1), random(input.len(), -2.0, 2.0, 2));
-    let of_conditions = variant.conditions(rows.len()) * parameters;
-    let scale = random(of_conditions, -0.5, 0.5, 4);
+    let Inputs { rows, input, weight, scale, output_gradient, .. } = Inputs::new(variant, plan, seed);
     let mut tensors: Vec<(Role, Vec<u8>)> = plan
         .problem()
         .tensors()
@@ -647,7 +659,7 @@ fn check_first_pass(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u6
                 Role::Residual => vec![0.0; input.len()],
                 Role::Weight => weight.clone(),
                 Role::Scale => scale.clone(),
-                Role::Gate => vec![1.0; of_conditions],
+                Role::Gate => vec![1.0; scale.len()],
                 Role::OutputGradient => variant.laid(&output_gradient, width),
                 Role::Moments if is_backward => return (role, moments_of(variant, &rows)),
                 Role::Moments => vec![7.0; 4 * rows.len()],
