@@ -1,6 +1,6 @@
 //! Rows of more elements than a kernel takes (2^24): each is measured in parts, the moments of the parts are merged, and every part is
 //! normalized by the moments of the whole. The same goes for rows that are spread over several devices; then 16 bytes for each row of each
-//! part are all that goes from device to device. Forward and backward, beside the same in f64.
+//! part are all that goes from device to device, and 8 in the backward pass. Both passes, beside the same in f64.
 //!
 //!     cargo run --release --example parts [-- --width 20000003] [-- --parts 3]
 //!
@@ -118,8 +118,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     println!("{ROWS} row of {width} elements in {} parts, mean 1e6, standard deviation 1", parts.len());
-    println!("largest error of x̂ {worst:.1e} (2e-6 is allowed), of dx {worst_gradient:.1e} of the largest (4e-6)");
-    if worst > 2e-6 || worst_gradient > 4e-6 {
+    // Twice what whole rows of more than 65,536 elements are allowed.
+    println!("largest error of x̂ {worst:.1e} (4e-6 is allowed), of dx {worst_gradient:.1e} of the largest (8e-6)");
+    if worst > 4e-6 || worst_gradient > 8e-6 {
         return Err("over the bound".into());
     }
     Ok(())

@@ -221,9 +221,7 @@ pub enum Error {
         what: &'static str,
     },
     /// Something that takes rows as a whole, where only parts of them are there.
-    #[error(
-        "{what} takes rows as a whole; where each is spread over several parts, there is only what takes each row by itself"
-    )]
+    #[error("{what} needs whole rows; operations on parts of rows do without it")]
     Parts {
         /// What was asked for.
         what: &'static str,

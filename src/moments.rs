@@ -7,7 +7,8 @@ use crate::Error;
 /// whole row each part is normalized ([`GpuLayerNorm::normalize`](crate::GpuLayerNorm::normalize)).
 ///
 /// The mean is kept in two f32 numbers, because one of them is not enough beside a deviation that is a millionth of it. In RMS
-/// normalization the mean is 0 and the deviation is the root mean square. A row with a NaN has a deviation that is NaN.
+/// normalization the mean is 0 and the deviation is the root mean square. A row with a NaN has a deviation that is NaN; so has one with an
+/// infinity, but in RMS normalization its deviation is infinite.
 ///
 /// ```
 /// use gpu_layer_norm::RowMoments;
@@ -22,7 +23,7 @@ use crate::Error;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct RowMoments {
-    /// The mean, rounded to f32 or near that.
+    /// The mean, rounded to f32.
     pub mean: f32,
     /// What is to be added to it.
     pub mean_rest: f32,

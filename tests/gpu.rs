@@ -120,7 +120,9 @@ fn main() {
         add("parts: together with residual, gate, scale and shift", parts::together);
         add("parts: chunks of rows and row counts", parts::chunks);
         add("parts: channels first", parts::side_by_side);
-        add("parts: a mean of one f32 fails the comparison", parts::wrong_kernels);
+        add("parts: deviations that are known exactly", parts::exact_deviations);
+        add("parts: everything in one buffer, and in place", parts::shared_buffer);
+        add("parts: a wrong kernel fails the comparison", parts::wrong_kernels);
         add("causal: every strategy and storage type", causal::every_strategy);
         add("causal: every gradient", causal::every_gradient);
         add("causal: every geometry", causal::every_geometry);

@@ -113,9 +113,12 @@ fn every_variant_validates_and_translates_and_binds_what_the_host_binds() {
         Entry::CausalGradientTiles,
         Entry::CausalGradientCarries,
         Entry::CausalGradientRows,
+        Entry::GradientCoefficients,
     ] {
         assert!(all.iter().any(|kernel| kernel.entry == entry), "no {entry:?}");
     }
+    let by_moments = |kernel: &&Kernel| kernel.entry == Entry::NormalizeKnown && !kernel.causal;
+    assert!(all.iter().any(|kernel| by_moments(&kernel)), "no rows are normalized by given moments");
     let in_grid = |picked: &dyn Fn(&Kernel) -> bool| all.iter().any(|kernel| kernel.grid.is_some() && picked(kernel));
     for unit in [Unit::Octet, Unit::Vector, Unit::Scalar, Unit::Rows] {
         assert!(in_grid(&|kernel| kernel.unit == unit), "no {unit:?} in a grid");

@@ -1,13 +1,14 @@
 // The statistics of a row that is a part of another: mean, what f32 cannot hold of it, standard deviation, and the number of elements.
 // There is no eps. What is else the factor of a scaling is the standard deviation here.
 
-// √number for a number from 1 to 4, rounded once: the upper 12 digits of number · inverseSqrt(number), whose square is exact, and a step
-// that takes what is missing, number − square, into account up to its square (see `inverse_root`).
+// √number for a number from 1 to 4, rounded once: the upper 12 digits of it, whose square is exact, and a step that takes what is missing,
+// number − square, into account up to its square (see `inverse_root`). With m = (number − root²) / √number, it is
+// √number − root = m · (1/2 + m / (8 · √number)) but for the third power of m.
 fn square_root(number: f32) -> f32 {
     let inverse = inverseSqrt(number);
     let root = upper_digits(number * inverse);
-    let missing = kept_scalar((number - root * root) * inverse);
-    return root + kept_scalar(missing * fma(-0.125 * missing, inverse, 0.5));
+    let missing = kept_scalar(number - root * root) * inverse;
+    return root + kept_scalar(missing * fma(0.125 * missing, inverse, 0.5));
 }
 
 // √variance, where `squares` is the sum of squares that it comes from. NaN of NaN, infinity of infinity.
@@ -26,6 +27,11 @@ fn factor_of(variance: f32, eps: f32, squares: f32) -> f32 {
 
 fn store_statistics(row: u32, scaling: Scaling) {
     let by = -scaling.exponent;
-    let mean = vec2<f32>(scaled(scaling.shift, by), scaled(scaling.correction, by));
-    moments_set(row, vec4<u32>(bitcast<vec2<u32>>(mean), bitcast<u32>(scaled(scaling.rstd, by)), WIDTH));
+    // The mean as f32 has it, and what that leaves of shift + correction, as in `loss`.
+    let mean = kept_scalar(scaling.shift + scaling.correction);
+    let added = kept_scalar(mean - scaling.shift);
+    let old = kept_scalar(mean - added);
+    let rest = kept_scalar(scaling.shift - old) + kept_scalar(scaling.correction - added);
+    let both = vec2<f32>(scaled(mean, by), scaled(rest, by));
+    moments_set(row, vec4<u32>(bitcast<vec2<u32>>(both), bitcast<u32>(scaled(scaling.rstd, by)), WIDTH));
 }

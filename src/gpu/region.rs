@@ -38,8 +38,8 @@ impl Region {
         Self { offset: elements, ..self }
     }
 
-    /// From the beginning of one row to that of the next; at least the width, for mean and rstd at least 1. Weight and bias
-    /// have no use for it. Default: the width, for mean and rstd 1.
+    /// From the beginning of one row to that of the next; at least the width, for mean and rstd at least 1, for moments of rows 4, for the
+    /// sums that gradients of parts rest on 2, for states of sequences 8. Weight and bias have no use for it. Default: the least.
     #[must_use]
     pub fn row_stride(self, elements: u64) -> Self {
         Self { row_stride: Some(elements), ..self }

@@ -100,6 +100,9 @@ pub(super) fn given_gradient_kernels(
         rows_first: false,
         column_sums: ColumnSums::default(),
         slots: only_read(&kernel, &[Role::Moments, Role::GradientSums]),
+        // It has none of the row's elements.
+        width: 1,
+        segment_width: 1,
         lanes: 1,
         spans_per_workgroup: workgroup,
         subgroup_size: 0,
@@ -166,6 +169,12 @@ fn row_sum_kernels(kernel: &Kernel) -> Vec<Kernel> {
         Role::Rstd,
         Role::Moments,
     ];
+    // Which kernel of these writes the sums of parts, and so binds what shares their buffer for writing too.
+    let writes_sums = kernel.slot(Role::GradientSums).is_some();
+    let slots = |roles: &[Role], is_last: bool| match writes_sums && is_last {
+        true => slots_of(kernel, roles),
+        false => only_read(kernel, roles),
+    };
     if !is_split {
         read.push(Role::GradientSums);
     }
@@ -173,7 +182,7 @@ fn row_sum_kernels(kernel: &Kernel) -> Vec<Kernel> {
         entry: Entry::GradientSums,
         unit: kernel.unit.read_only(),
         column_sums: ColumnSums::default(),
-        slots: only_read(kernel, &read),
+        slots: slots(&read, !is_split),
         ..*kernel
     };
     if !is_split || kernel.causal {
@@ -184,7 +193,7 @@ fn row_sum_kernels(kernel: &Kernel) -> Vec<Kernel> {
         unit: Unit::Scalar,
         zero_centred_weight: false,
         column_sums: ColumnSums::default(),
-        slots: only_read(kernel, &OF_ROWS),
+        slots: slots(&OF_ROWS, true),
         ..*kernel
     };
     vec![sums, merge]

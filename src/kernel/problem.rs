@@ -369,8 +369,8 @@ pub struct Layout {
     pub storage: StorageType,
     /// Elements before the first one.
     pub offset: u64,
-    /// From the beginning of one row to that of the next, at least the width (of a statistic: at least 1). `None`: rows
-    /// follow one another. Of no meaning to weight and bias.
+    /// From the beginning of one row to that of the next, at least the width (of mean and rstd: at least 1, of others that have some
+    /// words for each row: at least as many). `None`: rows follow one another. Of no meaning to weight and bias.
     pub row_stride: Option<u64>,
     /// Tensors with the same number here lie in one buffer. `None`: in a buffer with no other.
     pub buffer: Option<u32>,
@@ -483,14 +483,13 @@ impl Problem {
     /// there, contiguous and f32, in buffers of its own.
     #[must_use]
     pub fn with_operation(mut self, operation: Operation) -> Self {
-        let was = std::mem::replace(&mut self.operation, operation);
-        if was == operation {
+        if self.operation == operation {
             return self;
         }
+        self.operation = operation;
         for role in Role::ALL {
-            let is_new = operation.writes(role) != was.writes(role) || operation.reads(role) != was.reads(role);
             let is_needed_later = role == Role::Bias && operation.is_backward();
-            if role.is_statistic() || is_needed_later || is_new || !operation.reads(role) && !operation.writes(role) {
+            if role.is_statistic() || is_needed_later || !operation.reads(role) && !operation.writes(role) {
                 self.layouts[role as usize] = None;
             }
         }
@@ -689,7 +688,7 @@ impl Problem {
     /// # Errors
     /// [`Error::Role`] for a tensor that takes no part in this pass, [`Error::NoParameter`] for a parameter that the affine map does
     /// not have, or its gradient, [`Error::RmsNorm`] for the mean of RMS normalization, [`Error::RowStride`] if rows would overlap,
-    /// [`Error::StorageType`] for a statistic that is not f32, [`Error::Size`], [`Error::Offset`] if the tensor ends past what 64 bits
+    /// [`Error::StorageType`] for words of rows ([`Role::words`]) that are not f32, [`Error::Size`], [`Error::Offset`] if the tensor ends past what 64 bits
     /// can count.
     pub fn tensor(mut self, role: Role, layout: impl Into<Layout>) -> Result<Self, Error> {
         let layout = layout.into();
@@ -984,7 +983,7 @@ impl fmt::Display for Problem {
             };
             write!(f, ", {modulation} to conditions of {} rows", self.rows_per_condition)?;
         }
-        if self.accumulate {
+        if self.accumulate && self.operation.writes(Role::WeightGradient) {
             write!(f, ", gradients of parameters added up")?;
         }
         for (role, layout) in self.tensors() {

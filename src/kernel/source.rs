@@ -649,7 +649,11 @@ impl Kernel {
         }
         if matches!(
             self.entry,
-            Entry::CausalTiles | Entry::CausalCarries | Entry::CausalRows | Entry::CausalGradientCarries
+            Entry::CausalTiles
+                | Entry::CausalCarries
+                | Entry::CausalRows
+                | Entry::CausalGradientCarries
+                | Entry::NormalizeKnown
         ) {
             self.normalization = Normalization::default();
         }

@@ -171,7 +171,7 @@ impl Bindings {
     }
 
     /// Normalizes `rows` rows, each of which is a part of a longer one, by the moments of whole rows. It may have all that a forward pass
-    /// ([`new`](Self::new)) has.
+    /// ([`new`](Self::new)) has but a [`state`](Self::state). The moments are one storage buffer more.
     pub fn normalize(
         rows: u64,
         input: impl Into<Region>,

@@ -244,7 +244,7 @@ impl GpuLayerNorm {
         Ok(gradients)
     }
 
-    /// Runs a forward or backward pass on these tensors once. Submits, and reads nothing back.
+    /// Runs a forward or backward pass, or an operation on parts of rows, on these tensors once. Submits, and reads nothing back.
     ///
     /// # Errors
     /// As [`prepare`](Self::prepare).
@@ -427,13 +427,16 @@ fn plan(config: &LayerNormConfig, problem: &Problem, device: &GpuDevice) -> Resu
     }
 }
 
-/// The strategy that the config forces on a problem. The backward pass holds no rows in part, and rows whose moments are given are not
-/// held at all.
+/// The strategy that the config forces on a problem. The backward pass holds no rows in part, rows whose moments are given are not held at
+/// all, and where their sums are given too there is one strategy only.
 fn forced_strategy(config: &LayerNormConfig, problem: &Problem) -> Option<Strategy> {
     let exists = |strategy: &Strategy| match problem.operation() {
         Operation::Forward | Operation::Moments => true,
         Operation::Backward => *strategy != Strategy::PartlyResident,
-        _ => !matches!(strategy, Strategy::Resident | Strategy::PartlyResident),
+        Operation::Normalize | Operation::GradientSums => {
+            !matches!(strategy, Strategy::Resident | Strategy::PartlyResident)
+        }
+        Operation::Gradients => false,
     };
     config.forced_strategy().filter(exists)
 }

@@ -98,7 +98,8 @@ impl GpuLayerNorm {
     /// Measures the rows of this input, each of which is a part of a longer one, into new moments. Submits, and reads nothing back.
     ///
     /// Merge those of all parts ([`RowMoments::merge`]), and give what comes out to [`normalize`](Self::normalize). Weight, bias, eps and
-    /// the kind of variance are of no meaning here.
+    /// the kind of variance are of no meaning here. Constant rows take about three times as long as others: without an eps, a deviation of
+    /// nothing may also be one that is too small to square.
     ///
     /// # Errors
     /// [`Error::Parts`] for a [causal](crate::LayerNormConfig::causal) layer, and as [`run`](Self::run).
@@ -112,8 +113,9 @@ impl GpuLayerNorm {
     /// Normalizes the rows of this input, each of which is a part of a longer one, with the moments of whole rows, into a new tensor.
     /// Submits, and reads nothing back.
     ///
-    /// **Accuracy**, besides the rounding of the output itself: x̂ is within 2e-6 · max(1, |x̂| / 4), and 6e-8 · |x̂| more for each merge
-    /// on the way from a part to the whole beyond the fourth, at any mean. A constant row gives exactly the bias.
+    /// **Accuracy**, besides the rounding of the output itself: x̂ is within 2e-6 · max(1, |x̂| / 4), for parts of more than 65,536 elements
+    /// within twice that, and within 6e-8 · |x̂| more for each merge on the way from a part to the whole beyond the fourth; at any mean. A
+    /// constant row gives exactly the bias.
     ///
     /// # Errors
     /// [`Error::Parts`] for a [causal](crate::LayerNormConfig::causal) layer, [`Error::Shape`] unless there are moments for each row, and
@@ -153,7 +155,9 @@ impl GpuLayerNorm {
 
     /// The gradients of a loss by the input, weight and bias of this part of the rows, from the moments of whole rows and the
     /// [`gradient_sums`](Self::gradient_sums) of all parts, added up. They are those that [`backward`](Self::backward) finds where it has
-    /// whole rows; dx is within 4e-6 of the largest |dx| in its row (or of rstd · max|g|). Submits, and reads nothing back.
+    /// whole rows; dx is within 4e-6 of the largest |dx| in its row (or of rstd · max|g|), for parts of more than 65,536 elements within
+    /// twice that, and dweight and dbias within twice what that says. Add up the sums of many parts in f64, or as a tree. Submits, and reads
+    /// nothing back.
     ///
     /// # Errors
     /// As [`gradient_sums`](Self::gradient_sums).

@@ -69,10 +69,12 @@ pub fn start(
                 let resource = match (left, binding.role) {
                     (Some((_, buffer)), _) => buffer.as_entire_binding(),
                     (None, BindingRole::Params) => params.as_entire_binding(),
-                    (None, role) => {
-                        let own = |(other, _): &&(Role, wgpu::Buffer)| BindingRole::Tensor(*other) == role;
-                        buffers.iter().find(own).expect("a buffer").1.as_entire_binding()
+                    (None, BindingRole::Tensor(role)) => {
+                        let (_, buffer) = buffers.iter().find(|(other, _)| *other == role).expect("a buffer");
+                        let offset = chunk.bytes(role).expect("a tensor of the plan").start;
+                        wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: None })
                     }
+                    (None, role) => panic!("no buffer for {role:?}"),
                 };
                 wgpu::BindGroupEntry { binding: binding.role.binding(), resource }
             })

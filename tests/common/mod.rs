@@ -228,10 +228,15 @@ impl Case {
 
     /// Compares an output with the reference.
     pub fn compare(&self, affine: Affine, output: &[f32]) -> Result<Worst, String> {
+        self.compare_within(affine, output, 1.0)
+    }
+
+    /// The same, where so many times the bound are allowed.
+    pub fn compare_within(&self, affine: Affine, output: &[f32], times: f64) -> Result<Worst, String> {
         if output.len() != self.normalized.len() {
             return Err(format!("{} values in place of {}", output.len(), self.normalized.len()));
         }
-        let bound = error_bound(self.width);
+        let bound = times * error_bound(self.width);
         let mut worst = Worst::default();
         for (i, (&y, &normalized)) in output.iter().zip(&self.normalized).enumerate() {
             let weight = if affine.has_weight() { f64::from(self.weight[i % self.width]) } else { 1.0 };

@@ -55,8 +55,12 @@ pub fn all_kernels(dialect: Dialect) -> HashSet<Kernel> {
                     if everywhere && [5, 1000].contains(&width) {
                         problems.extend(causal(forward));
                     }
-                    if everywhere && [5, 64, 4097, 1_000_003].contains(&width) {
+                    if everywhere && [64, 1_000_003].contains(&width) {
                         problems.extend(parts(forward));
+                    }
+                    if everywhere && width == 5 {
+                        let rms = forward.normalization(Normalization::RmsNorm).expect("a valid problem");
+                        problems.extend(parts(rms));
                         problems.extend(parts(with_conditions(forward.modulation(modulation))));
                     }
                     for problem in problems {
@@ -209,20 +213,26 @@ fn causal(problem: Problem) -> Vec<Problem> {
     ]
 }
 
-/// A forward problem and its backward one where rows are parts of others, by layer norm and by RMS norm.
+/// All tensors of a problem one after another in one buffer.
+fn in_one_buffer(problem: Problem, storage: StorageType) -> Problem {
+    let roles: Vec<_> = problem.tensors().map(|(role, _)| role).collect();
+    roles.into_iter().enumerate().fold(problem, |problem, (i, role)| {
+        let storage = if role.words().is_some() { StorageType::F32 } else { storage };
+        let layout = Layout { storage, offset: (i as u64) << 20, row_stride: None, buffer: Some(1) };
+        problem.tensor(role, layout).expect("a valid problem")
+    })
+}
+
+/// The operations on rows that are parts of others, with every statistic and every gradient.
 fn parts(problem: Problem) -> Vec<Problem> {
-    let rms = problem.normalization(Normalization::RmsNorm).expect("a valid problem");
-    let of = |problem: Problem| {
-        let statistic = |it: Problem| it.tensor(Role::Rstd, StorageType::F32).expect("a valid problem");
-        [
-            problem.with_operation(Operation::Moments),
-            problem.with_operation(Operation::Normalize),
-            statistic(problem.with_operation(Operation::Normalize)),
-            problem.with_operation(Operation::GradientSums),
-            with_gradients(problem).with_operation(Operation::Gradients),
-        ]
-    };
-    [problem, rms].into_iter().flat_map(of).collect()
+    let rstd = |it: Problem| it.tensor(Role::Rstd, StorageType::F32).expect("a valid problem");
+    vec![
+        problem.with_operation(Operation::Moments),
+        problem.with_operation(Operation::Normalize),
+        rstd(problem.with_operation(Operation::Normalize)),
+        problem.with_operation(Operation::GradientSums),
+        with_gradients(problem).with_operation(Operation::Gradients),
+    ]
 }
 
 /// A forward problem with scale, shift, residual and gate, four rows to a condition.
@@ -280,6 +290,7 @@ fn tensor_problems() -> Vec<Problem> {
             };
             problems.extend([all(plain), all(plain.backward()).accumulate(true)]);
             problems.extend(PARTS.map(|operation| all(plain.with_operation(operation))));
+            problems.extend(PARTS.map(|operation| in_one_buffer(plain.with_operation(operation), storage)));
             let backward = with_gradients(plain);
             for role in Role::ALL.into_iter().filter(|role| !role.is_statistic()) {
                 problems.extend(backward.tensor(role, own));

@@ -1,15 +1,17 @@
 //! Rows of which each device has a part, against the f64 reference.
 
-use gpu_layer_norm::kernel::{Capabilities, Plan, Problem};
+use gpu_layer_norm::kernel::{Capabilities, Kernel, Plan, Problem, Role};
 use gpu_layer_norm::reference::{self, Condition};
 use gpu_layer_norm::{
     Affine, Bindings, Error, GpuDevice, GpuLayerNorm, GpuMoments, GpuTensor, LayerNormConfig, Modulation,
-    Normalization, Operation, Region, RowMoments, StorageType, Tensor, Variance,
+    Normalization, Operation, Region, RowMoments, StorageType, Tensor, Variance, wgpu,
 };
+use libtest_mimic::Failed;
 
 use crate::Outcome;
 use crate::common::gradients::{Bounds, Found, GradientCase, strategies};
-use crate::common::{ACCURACY_DATA, AFFINES, Case, Data, geometries, scale, submit};
+use crate::common::sample::download;
+use crate::common::{ACCURACY_DATA, AFFINES, Case, Data, bare, geometries, scale, submit};
 
 /// What is allowed where whole rows are allowed 1: what parts round once more.
 const PARTS: f64 = 2.0;
@@ -24,6 +26,8 @@ struct Parts<'a> {
     layers: Vec<GpuLayerNorm>,
     input: GpuTensor,
     moments: Vec<GpuMoments>,
+    /// What is put in the place of what in the WGSL of every kernel.
+    wrong: Option<[&'static str; 2]>,
 }
 
 /// Two numbers a row.
@@ -52,7 +56,7 @@ impl<'a> Parts<'a> {
         }
         let input = GpuTensor::upload(device, &case.tensor())?;
         let moments = layers.iter().map(|_| GpuMoments::zeros(device, [rows])).collect::<Result<_, _>>()?;
-        Ok(Self { device, rows, width, cuts, layers, input, moments })
+        Ok(Self { device, rows, width, cuts, layers, input, moments, wrong: None })
     }
 
     /// The columns of a part.
@@ -63,12 +67,35 @@ impl<'a> Parts<'a> {
     fn run(&self, part: usize, bindings: &Bindings, pick: &dyn Fn(&Problem) -> Option<Plan>) -> Result<bool, Error> {
         let problem = self.layers[part].problem(self.device, bindings)?;
         let Some(plan) = pick(&problem) else { return Ok(false) };
+        if let Some([from, to]) = self.wrong {
+            let mut tensors: Vec<_> = problem
+                .tensors()
+                .filter_map(|(role, _)| {
+                    Some((role, bindings.get(role).map(Region::buffer).or(self.parameter(part, role))?))
+                })
+                .map(|(role, buffer)| (role, download(self.device, buffer)))
+                .collect();
+            let shader = |kernel: &Kernel| wgpu::ShaderSource::Wgsl(kernel.wgsl().replace(from, to).into());
+            bare::run(self.device, &plan, shader, &mut tensors);
+            for (role, bytes) in tensors.iter().filter(|(role, _)| problem.writes(*role)) {
+                let buffer = bindings.get(*role).map(Region::buffer).expect("what is written is given");
+                self.device.queue().write_buffer(buffer, 0, bytes);
+            }
+            return Ok(true);
+        }
         submit(self.device, &self.layers[part].prepare_plan(self.device, plan, bindings)?);
         Ok(true)
     }
 
     fn rows(&self) -> u64 {
         self.rows as u64
+    }
+
+    /// The layer's own weight or bias.
+    fn parameter(&self, part: usize, role: Role) -> Option<&wgpu::Buffer> {
+        let layer = &self.layers[part];
+        let parameter = if role == Role::Weight { layer.weight() } else { layer.bias() };
+        parameter.filter(|_| role.is_parameter()).map(GpuTensor::buffer)
     }
 
     /// Measures every part, and leaves the moments of whole rows in the place of theirs.
@@ -159,22 +186,7 @@ impl<'a> Parts<'a> {
 }
 
 fn check_output(case: &Case, affine: Affine, output: &[f32]) -> Result<(), String> {
-    // As `Case::compare`, where the bound is that of parts.
-    for (i, (&y, &normalized)) in output.iter().zip(&case.normalized).enumerate() {
-        let weight = if affine.has_weight() { f64::from(case.weight[i % case.width]) } else { 1.0 };
-        let bias = if affine.has_bias() { f64::from(case.bias[i % case.width]) } else { 0.0 };
-        let expected = normalized * weight + bias;
-        let rounding = f64::from(f32::EPSILON) * ((normalized * weight).abs() + expected.abs());
-        let error = ((f64::from(y) - expected).abs() - rounding) / (weight * scale(normalized));
-        if error.is_nan() || error > PARTS * 1e-6 {
-            return Err(format!(
-                "row {} element {}: {y:e} in place of {expected:e}, {error:e} off",
-                i / case.width,
-                i % case.width
-            ));
-        }
-    }
-    Ok(())
+    case.compare_within(affine, output, PARTS).map(drop)
 }
 
 /// Widths and where they are cut: into many, few, single elements, where words are shared, and where vectors end.
@@ -422,7 +434,29 @@ pub fn moments(_: &str, device: &GpuDevice) -> Outcome {
     Ok(())
 }
 
-/// Every storage type, with residual and gate, scale and shift, sum, mean and rstd, forward and backward, in place where that may be.
+/// Deviations that are known exactly, and rounded once: those of rows of one magnitude, from 1 to 2 and in other units.
+pub fn exact_deviations(_: &str, device: &GpuDevice) -> Outcome {
+    const ROWS: usize = 4096;
+    for unit in [1.0_f32, 1e-20, 1e20] {
+        let magnitude = |row: usize| unit * (1.0 + row as f32 / ROWS as f32);
+        let values = (0..4 * ROWS).map(|i| if i % 2 == 0 { magnitude(i / 4) } else { -magnitude(i / 4) });
+        let input = GpuTensor::upload(device, &Tensor::from_f32([ROWS, 4], values.collect::<Vec<_>>())?)?;
+        for config in [LayerNormConfig::new(4), LayerNormConfig::rms(4)] {
+            let layer = GpuLayerNorm::new(device, &config.expect_nothing())?;
+            for (row, found) in layer.moments(device, &input)?.download()?.iter().enumerate() {
+                let exact = f64::from(magnitude(row));
+                let error = (f64::from(found.deviation) - exact).abs() / exact;
+                // Half a unit in the last place for the square, which is rounded, and as much for the root.
+                if found.mean() != 0.0 || error > 1.3e-7 {
+                    return Err(format!("a row of ±{exact:e}: {found:?}, {error:e} off").into());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every storage type, with residual and gate, scale and shift, sum, mean and rstd, forward and backward.
 pub fn together(_: &str, device: &GpuDevice) -> Outcome {
     let (rows, width, cut, of_each) = (12, 96, 40, 4);
     for storage in StorageType::ALL {
@@ -648,21 +682,125 @@ pub fn side_by_side(_: &str, device: &GpuDevice) -> Outcome {
     Ok(())
 }
 
-/// A kernel whose WGSL was changed gives results that the comparison refuses.
+/// Moments of one f32 mean, and kernels whose WGSL was changed, give results that the comparison refuses.
 pub fn wrong_kernels(_: &str, device: &GpuDevice) -> Outcome {
-    let gradients = GradientCase::new(8, 64, ACCURACY_DATA[3], 31);
+    // Not centred, so that the mean has a rest beside a deviation that is a thousandth of it, and sums of g that are not nothing.
+    let gradients = GradientCase::new(8, 64, Data::Normal { mean: 1000.3, std: 0.1 }, 31);
+    let output_gradient = gradients.output_gradient.iter().map(|dy| dy + 0.5).collect();
+    let gradients = GradientCase { output_gradient, ..gradients };
     let case = Case::with_values(8, 64, gradients.input.clone(), 31);
     let case = Case { weight: gradients.weight.clone(), ..case };
-    let parts = Parts::new(device, &case, gradients.affine, &[32])?;
+    let dy = Tensor::from_f32([8, 64], gradients.output_gradient.clone())?;
+    let dy = GpuTensor::upload(device, &dy)?;
     let first = |problem: &Problem| Plan::new(problem, device.capabilities()).ok();
-    assert!(parts.measure(&first)?);
-    let mut whole = parts.moments[0].download()?;
-    check_output(&case, gradients.affine, &parts.normalize(&first)?.ok_or("no plan")?)?;
-    // Without what f32 has no digits for in the mean.
-    whole.iter_mut().for_each(|moments| moments.mean_rest = 0.0);
-    parts.moments.iter().try_for_each(|moments| moments.write(&whole))?;
-    if check_output(&case, gradients.affine, &parts.normalize(&first)?.ok_or("no plan")?).is_ok() {
-        return Err("a mean of one f32 is not seen".into());
+    let bounds = twice(gradients.bounds());
+    let refused = |wrong: Option<[&'static str; 2]>| -> Result<[bool; 2], Failed> {
+        let parts = Parts { wrong, ..Parts::new(device, &case, gradients.affine, &[32])? };
+        assert!(parts.measure(&first)?);
+        let output = parts.normalize(&first)?.ok_or("no plan")?;
+        let sums = parts.sums(&dy, &first)?.ok_or("no plan")?;
+        let found = parts.gradients(&dy, &sums, &first)?.ok_or("no plan")?;
+        let output = check_output(&case, gradients.affine, &output);
+        Ok([output.is_err(), gradients.compare(&bounds, &found, false).is_err()])
+    };
+    for right in [None, Some(["", ""])] {
+        let [output, found] = refused(right)?;
+        if output || found {
+            return Err(format!("the right kernels are refused: output {output}, gradients {found}").into());
+        }
+    }
+    for (what, from, to, expected) in [
+        (
+            "a mean without its rest",
+            "let both = vec2<f32>(scaled(mean, by), scaled(rest, by));",
+            "let both = vec2<f32>(scaled(mean, by), 0.0);",
+            [true; 2],
+        ),
+        (
+            "a root of too few digits",
+            "return root + kept_scalar(missing",
+            "return root + 0.0 * kept_scalar(missing",
+            [true; 2],
+        ),
+        (
+            "a count of one element less",
+            "bitcast<u32>(scaled(scaling.rstd, by)), WIDTH));",
+            "bitcast<u32>(scaled(scaling.rstd, by)), WIDTH - 1u));",
+            [false, true],
+        ),
+        ("no eps", "let eps = scaled(params.eps, 2 * exponent);", "let eps = 0.0;", [true; 2]),
+        (
+            "a mean that is not taken off g",
+            "let summand = -statistics.rstd * (sums.x",
+            "let summand = -0.0 * (sums.x",
+            [false, true],
+        ),
+        (
+            "an offset that is left out of the products",
+            "let products = fma(-known_offset(row, statistics.rstd), sums.x, sums.y);",
+            "let products = sums.y;",
+            [false, true],
+        ),
+        (
+            "an offset that is left out of x\u{302}",
+            "let offset = known_offset(row, statistics.rstd);\n        store",
+            "let offset = 0.0;\n        store",
+            [false, true],
+        ),
+        (
+            "a slope of half the row",
+            "let slope = sums.y / f32(divisor);",
+            "let slope = sums.y / f32(divisor / 2u);",
+            [false, true],
+        ),
+        (
+            "the moments of row 0",
+            "let known = known_rstd(moments);\n    let mean",
+            "let known = known_rstd(moments_get(0u));\n    let mean",
+            [true, false],
+        ),
+    ] {
+        // Where a kernel is not changed, nothing is refused; so it is known that it was.
+        if refused(Some([from, to]))? != expected {
+            return Err(format!("{what}: refused {:?}, not {expected:?}", refused(Some([from, to]))?).into());
+        }
+    }
+    Ok(())
+}
+
+/// Everything in one buffer, where what is read shares it with what is written, and results in place of what they come from.
+pub fn shared_buffer(_: &str, device: &GpuDevice) -> Outcome {
+    for (rows, width) in [(7, 36), (3, 1001), (2, 70_000)] {
+        let gradients = GradientCase { affine: Affine::None, ..GradientCase::new(rows, width, ACCURACY_DATA[1], 41) };
+        let case = Case::with_values(rows, width, gradients.input.clone(), 41);
+        let (elements, words) = (rows * width, 4 * rows);
+        // Input, output gradient, moments, sums; one element before all of them.
+        let first = 1;
+        let at = [first, first + elements, first + 2 * elements, first + 2 * elements + words];
+        let mut values = vec![0.0; at[3] + 2 * rows];
+        values[at[0]..at[1]].copy_from_slice(&gradients.input);
+        values[at[1]..at[2]].copy_from_slice(&gradients.output_gradient);
+        let layer = case.layer(device, Affine::None)?;
+        for strategy in 0..4 {
+            let pick = strategies_of(device, strategy);
+            let pool = GpuTensor::upload(device, &Tensor::from_f32([values.len()], values.clone())?)?;
+            let region = |i: usize| Region::new(pool.buffer(), StorageType::F32).offset(at[i] as u64);
+            let run = |bindings: &Bindings| -> Result<Vec<f32>, Error> {
+                let plan = pick(&layer.problem(device, bindings)?).expect("a plan");
+                submit(device, &layer.prepare_plan(device, plan, bindings)?);
+                Ok(pool.download()?.into_values())
+            };
+            let rows = rows as u64;
+            run(&Bindings::moments(rows, region(0), region(2)))?;
+            run(&Bindings::gradient_sums(rows, region(0), region(2), region(1), region(3)))?;
+            // dx takes the place of dy, then the output that of the input.
+            let gradient = Bindings::gradients(rows, region(0), region(2), region(1), region(3), region(1));
+            let dx = run(&gradient)?[at[1]..at[2]].to_vec();
+            let output = run(&Bindings::normalize(rows, region(0), region(2), region(0)))?[at[0]..at[1]].to_vec();
+            let told = |error: String| format!("{rows} rows of {width}, strategy {strategy}: {error}");
+            case.compare_within(Affine::None, &output, PARTS).map_err(told)?;
+            gradients.compare(&twice(gradients.bounds()), &[dx, Vec::new(), Vec::new()], false).map_err(told)?;
+        }
     }
     Ok(())
 }

@@ -30,21 +30,43 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities) -> Vec<
         candidates.retain(|it| !problem.operation().is_backward() || it.access != Access::Held);
     }
     match problem.operation() {
-        Operation::GradientSums | Operation::Gradients => candidates.retain(|it| it.access != Access::Held),
-        // As many lanes as if they were to hold a row, which are as many as keep memory busy.
+        // All that is left to it walks by column, as it does by any geometry.
+        Operation::Gradients => vec![Geometry {
+            access: Access::Reread,
+            reduction: Reduction::Lane,
+            lanes: 1,
+            spans_per_lane: 1,
+            spans_per_workgroup: 1,
+            segment_width: None,
+        }],
+        Operation::GradientSums => reread(candidates),
         Operation::Normalize => {
-            let mut known: Vec<Geometry> = Vec::new();
-            for candidate in candidates {
-                let geometry = Geometry { access: Access::Reread, ..candidate };
-                if !known.contains(&geometry) {
-                    known.push(geometry);
-                }
+            let known = reread(candidates);
+            // No second pass is to be paid for: rows that are too few to fill a GPU are split as soon as there is enough of them.
+            let few = problem.rows() < fill(capabilities, 256) && problem.width() >= 2 * WORTH_A_WORKGROUP;
+            if capabilities.class == AdapterClass::Cpu || !few {
+                return known;
             }
-            return known;
+            let (split, whole): (Vec<_>, Vec<_>) = known.into_iter().partition(|it| it.segment_width.is_some());
+            [split, whole].concat()
         }
-        _ => {}
+        _ => candidates,
     }
-    candidates
+}
+
+/// Elements of a segment that are worth a workgroup of their own.
+const WORTH_A_WORKGROUP: u32 = 4096;
+
+/// The same geometries for kernels that hold no rows: as many lanes as if they were to hold a row, which are as many as keep memory busy.
+fn reread(candidates: Vec<Geometry>) -> Vec<Geometry> {
+    let mut all: Vec<Geometry> = Vec::new();
+    for candidate in candidates {
+        let geometry = Geometry { access: Access::Reread, ..candidate };
+        if !all.contains(&geometry) {
+            all.push(geometry);
+        }
+    }
+    all
 }
 
 /// Neighbouring rows, not neighbouring elements, are neighbours in memory (`Grid::has_rows_side_by_side`): a workgroup has some rows, so
