@@ -1,4 +1,6 @@
 use std::fmt::{self, Write as _};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 use crate::tensor::{element_count, product};
 use crate::{Error, Tensor};
@@ -65,6 +67,34 @@ impl Dependence {
         axis: usize,
         mut operation: impl FnMut(&Tensor) -> Result<Tensor, Error>,
     ) -> Result<Self, Error> {
+        let measurement = pin!(Self::measure_async(shape, axis, async |input: &Tensor| operation(input)));
+        match measurement.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(dependence) => dependence,
+            // It awaits nothing but the operation, which awaits nothing.
+            Poll::Pending => unreachable!("an operation that returns its result has nothing to wait for"),
+        }
+    }
+
+    /// As [`measure`](Self::measure), for an operation whose result is awaited; also in a browser. It is run once at a time, in the same
+    /// order, on the same inputs.
+    ///
+    /// ```no_run
+    /// # use gpu_layer_norm::{Dependence, Error, GpuDevice, GpuLayerNorm, LayerNormConfig, Tensor};
+    /// # async fn causal(device: &GpuDevice) -> Result<(), Error> {
+    /// let layer_norm = GpuLayerNorm::new(device, &LayerNormConfig::new(8).causal(true))?;
+    /// let run = async |input: &Tensor| layer_norm.run_async(device, input).await;
+    /// assert!(Dependence::measure_async(&[2, 4, 8], 1, run).await?.is_causal());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`measure`](Self::measure).
+    pub async fn measure_async(
+        shape: &[usize],
+        axis: usize,
+        mut operation: impl AsyncFnMut(&Tensor) -> Result<Tensor, Error>,
+    ) -> Result<Self, Error> {
         let count = element_count(shape)?;
         let Some(&length) = shape.get(axis) else {
             return Err(Error::Axis { axis, rank: shape.len() });
@@ -76,11 +106,11 @@ impl Dependence {
         values.extend((0..count as u64).map(normal));
         let input = Tensor::from_f32(shape, values)?;
 
-        let first = operation(&input)?;
+        let first = operation(&input).await?;
         if first.shape().get(axis) != Some(&length) {
             return Err(Error::AxisLength { axis, expected: length, shape: first.shape().to_vec() });
         }
-        let second = operation(&input)?;
+        let second = operation(&input).await?;
         check_shape(&first, &second)?;
         let unchanged = first.values();
         for (index, (&first, &second)) in unchanged.iter().zip(second.values().iter()).enumerate() {
@@ -96,7 +126,7 @@ impl Dependence {
                 values.extend(input.values().iter().enumerate().map(|(index, &value)| {
                     if index / stride % length == position { replacement(index, which, size) } else { value }
                 }));
-                let output = operation(&Tensor::from_f32(shape, values)?)?;
+                let output = operation(&Tensor::from_f32(shape, values)?).await?;
                 check_shape(&first, &output)?;
                 for (index, (&before, &after)) in unchanged.iter().zip(output.values().iter()).enumerate() {
                     if before.to_bits() != after.to_bits() {

@@ -1,5 +1,7 @@
 //! The measurement of which positions influence which: on operations whose answer is known, and on the norms.
 
+use std::task::Poll;
+
 use gpu_layer_norm::{Dependence, Error, GpuDevice, GpuLayerNorm, LayerNormConfig, StorageType, Tensor};
 
 const LENGTH: usize = 5;
@@ -168,6 +170,66 @@ fn what_the_operation_returns_is_checked_and_its_error_handed_on() {
     assert_eq!(Dependence::measure(&[LENGTH], 0, |_| Err(lost.clone())), Err(lost.clone()));
 }
 
+/// Pending once, so that whoever awaits it has to come back.
+async fn pause() {
+    let mut has_paused = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut has_paused, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+#[test]
+fn an_operation_that_is_awaited_is_measured_on_the_same_inputs() {
+    type Operation = fn(&[f32]) -> Vec<f32>;
+    let operations: [Operation; 3] = [
+        <[f32]>::to_vec,
+        |input| running(input.iter(), |sum, x| sum + x),
+        |input| input.iter().rev().copied().collect(),
+    ];
+    for operation in operations {
+        let (mut inputs, mut awaited) = (Vec::new(), Vec::new());
+        let at_once = measure(|input| {
+            inputs.push(input.to_vec());
+            operation(input)
+        });
+        let later = async |input: &Tensor| {
+            awaited.push(input.values().to_vec());
+            pause().await;
+            Ok(tensor(input.shape(), operation(&input.values())))
+        };
+        assert_eq!(pollster::block_on(Dependence::measure_async(&[LENGTH], 0, later)), Ok(at_once));
+        assert_eq!(awaited, inputs);
+    }
+}
+
+#[test]
+fn an_operation_that_is_awaited_is_refused_for_the_same_reasons() {
+    let measure = |result: &dyn Fn(usize) -> Result<Tensor, Error>| {
+        let mut calls = 0;
+        let operation = async |_: &Tensor| {
+            calls += 1;
+            pause().await;
+            result(calls)
+        };
+        pollster::block_on(Dependence::measure_async(&[LENGTH], 0, operation))
+    };
+    let counted = |calls: usize| Ok(tensor([LENGTH], vec![calls as f32; LENGTH]));
+    assert_eq!(measure(&counted), Err(Error::NotDeterministic { index: 0, first: 1.0, second: 2.0 }));
+    let lost = Error::DeviceLost { message: "a test".into() };
+    for of in 1..=2 * LENGTH + 2 {
+        let fails = |calls| if calls == of { Err(lost.clone()) } else { counted(0) };
+        assert_eq!(measure(&fails), Err(lost.clone()), "run {of}");
+    }
+    let never = async |_: &Tensor| -> Result<Tensor, Error> { panic!("the shape is refused first") };
+    let result = pollster::block_on(Dependence::measure_async(&[2, 3], 2, never));
+    assert_eq!(result, Err(Error::Axis { axis: 2, rank: 2 }));
+}
+
 /// A norm of sequences of rows of several widths, in every storage type.
 fn assert_norm(config: impl Fn(usize) -> LayerNormConfig, expected: &str) {
     let device = GpuDevice::new().expect("an adapter; scripts/test installs one");
@@ -177,6 +239,9 @@ fn assert_norm(config: impl Fn(usize) -> LayerNormConfig, expected: &str) {
             let run = |input: &Tensor| layer.run(&device, &input.to_storage(storage));
             let dependence = Dependence::measure(&[2, LENGTH, model], 1, run).expect("a measurement");
             assert_eq!(dependence.to_string(), expected, "{model} elements of {storage}");
+            let run = async |input: &Tensor| layer.run_async(&device, &input.to_storage(storage)).await;
+            let awaited = pollster::block_on(Dependence::measure_async(&[2, LENGTH, model], 1, run));
+            assert_eq!(awaited, Ok(dependence), "{model} elements of {storage}");
         }
     }
 }

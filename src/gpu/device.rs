@@ -587,7 +587,7 @@ fn capabilities(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgp
             wgpu::DeviceType::Cpu => AdapterClass::Cpu,
             wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => AdapterClass::Other,
         },
-        cores: std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
+        cores: cores(),
         exact_unpack_f16: false,
         exact_pack_f16: false,
         subgroups: (subgroups.is_usable() && features.contains(wgpu::Features::SUBGROUP)).then_some(subgroups),
@@ -602,6 +602,21 @@ fn capabilities(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgp
         max_buffer_bytes: limits.max_buffer_size,
         storage_offset_alignment: limits.min_storage_buffer_offset_alignment,
     }
+}
+
+/// Processor cores, 1 where that is not known.
+#[cfg(not(all(target_arch = "wasm32", target_os = "unknown", feature = "webgpu")))]
+fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX))
+}
+
+/// The cores that the browser tells of, 1 where it tells of none. The standard library knows of none there.
+#[cfg(all(target_arch = "wasm32", target_os = "unknown", feature = "webgpu"))]
+fn cores() -> u32 {
+    let get = |object: &js_sys::wasm_bindgen::JsValue, name: &str| js_sys::Reflect::get(object, &name.into());
+    // A window and a worker both have a `navigator`.
+    let cores = get(&js_sys::global(), "navigator").and_then(|navigator| get(&navigator, "hardwareConcurrency"));
+    cores.ok().and_then(|cores| cores.as_f64()).map_or(1, |cores| cores.max(1.0) as u32)
 }
 
 #[cfg(test)]

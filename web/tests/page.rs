@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use browser::Site;
 use gpu_layer_norm::{Affine, Error};
-use headless_chrome::protocol::cdp::{Browser, Page as PageDomain};
+use headless_chrome::protocol::cdp::Browser;
 use person::Person;
 use serde_json::Value;
 
@@ -39,6 +39,21 @@ fn the_adapter_is_shown_and_what_the_crate_makes_of_it() {
     assert!(person.sees("#adapter .limits"));
     assert!(!person.sees("#help"));
     person.page.close();
+}
+
+#[test]
+fn plans_are_for_as_many_cores_as_the_browser_tells_of() {
+    let _alone = alone();
+    let site = Site::open();
+    for (told, planned_for) in [("7", "7"), ("undefined", "1")] {
+        let person = Person::at(&site);
+        person
+            .comes_back_with(&format!("Object.defineProperty(navigator, 'hardwareConcurrency', {{ value: {told} }})"));
+        let facts = person.texts("#adapter .capabilities dt");
+        let place = facts.iter().position(|fact| fact == "processor cores").expect("that fact");
+        assert_eq!(person.texts("#adapter .capabilities dd")[place], planned_for, "where the browser says {told}");
+        person.page.close();
+    }
 }
 
 #[test]
@@ -453,12 +468,7 @@ fn a_browser_without_webgpu_is_told_what_to_do() {
     ];
     for (script, reason) in cases {
         let person = Person::at(&site);
-        let script = serde_json::json!({ "source": script });
-        let script: PageDomain::AddScriptToEvaluateOnNewDocument = serde_json::from_value(script).expect("a script");
-        person.page.tab.call_method(script).expect("a script at the start");
-        person.page.tab.reload(true, None).expect("the page again");
-        person.page.tab.wait_until_navigated().expect("the page again");
-        person.sees_all_open();
+        person.comes_back_with(script);
         assert!(person.sees("#help") && !person.sees("#playground") && !person.sees("#adapter"));
         let said = person.text("#help-reason");
         assert!(said.contains(reason), "{said}");

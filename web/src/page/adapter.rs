@@ -79,6 +79,7 @@ fn capabilities(device: &GpuDevice) -> Vec<Fact> {
     let bytes = |bytes: u64| format!("{} MiB", bytes >> 20);
     vec![
         Fact::new("planned for as", class),
+        Fact::new("processor cores", capabilities.cores),
         Fact::new("subgroups", subgroups),
         Fact::new("invocations a workgroup", capabilities.max_invocations_per_workgroup),
         Fact::new("workgroup memory", format!("{} KiB", capabilities.max_workgroup_storage >> 10)),

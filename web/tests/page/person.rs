@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use headless_chrome::protocol::cdp::types::Method;
-use headless_chrome::protocol::cdp::{Emulation, Input};
+use headless_chrome::protocol::cdp::{Emulation, Input, Page as PageDomain};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -136,6 +136,14 @@ impl Person {
         self.tells::<Emulation::SetEmulatedMedia>(json!({
             "features": [{ "name": "prefers-color-scheme", "value": scheme }, { "name": "prefers-reduced-motion", "value": "reduce" }],
         }));
+    }
+
+    /// Opens the page again in a browser in which this script has run before, and waits until every section has run once.
+    pub fn comes_back_with(&self, script: &str) {
+        self.tells::<PageDomain::AddScriptToEvaluateOnNewDocument>(json!({ "source": script }));
+        self.page.tab.reload(true, None).expect("the page again");
+        self.page.tab.wait_until_navigated().expect("the page again");
+        self.sees_all_open();
     }
 
     /// Calls a method of the DevTools protocol with these parameters.
