@@ -208,7 +208,8 @@ pub fn forward(name: &str, device: &GpuDevice) -> Outcome {
     let cases = if name == "swiftshader" { &CUTS[..5] } else { &CUTS[..] };
     for (i, (width, cuts)) in cases.iter().enumerate() {
         for (j, data) in ACCURACY_DATA.into_iter().enumerate() {
-            for strategy in 0..4 {
+            // Each is some kernels to compile.
+            for strategy in (0..4).filter(|strategy| j == 3 || *strategy == (i + j) % 4) {
                 let affine = AFFINES[(i + j + strategy) % 3];
                 let case = Case::new(9, *width, data, 3).eps([1e-5, 0.0, 10.0][j % 3]);
                 let case = match (i + j) % 3 {
@@ -240,7 +241,7 @@ pub fn backward(name: &str, device: &GpuDevice) -> Outcome {
     let cases = if name == "swiftshader" { &CUTS[..5] } else { &CUTS[..] };
     for (i, (width, cuts)) in cases.iter().enumerate() {
         for (j, data) in ACCURACY_DATA.into_iter().enumerate() {
-            for strategy in 0..3 {
+            for strategy in (0..3).filter(|strategy| j == 3 || *strategy == (i + j) % 3) {
                 let normalization = match (i + j) % 3 {
                     0 => Normalization::RmsNorm,
                     _ => Normalization::LayerNorm,
@@ -364,7 +365,7 @@ pub fn rows_of_every_kind(_: &str, device: &GpuDevice) -> Outcome {
         }
         rows.push(standard.clone());
         for eps in [1e-5, 0.0, f32::MAX] {
-            for strategy in 0..4 {
+            for strategy in (0..4).filter(|strategy| eps == 0.0 || *strategy == 0) {
                 let affine = Affine::WeightAndBias;
                 let case = Case::with_values(rows.len(), width, rows.concat(), 4).eps(eps);
                 let parts = Parts::new(device, &case, affine, cuts)?;
@@ -503,6 +504,8 @@ fn check_together(
     let gated = |bindings: Bindings, part: usize| {
         bindings.residual(region(&residual_on, part)).gate(region(&gates_on, part)).rows_per_condition(of_each as u64)
     };
+    // All twelve tensors at once, where the device binds as many.
+    let has_statistics = device.capabilities().max_storage_buffers >= 12;
     let mut layers = Vec::new();
     let mut whole = vec![RowMoments::NONE; rows];
     for (part, columns) in parts.iter().enumerate() {
@@ -525,9 +528,8 @@ fn check_together(
         let normalize = gated(normalize, part)
             .scale(region(&scales_on, part))
             .shift(region(&shifts_on, part))
-            .sum(region(&sum, part))
-            .mean(&mean)
-            .rstd(&rstd);
+            .sum(region(&sum, part));
+        let normalize = if has_statistics { normalize.mean(&mean).rstd(&rstd) } else { normalize };
         all(layer.execute(device, &normalize))?;
         let of_part = zeros(&[rows, 2], StorageType::F32)?;
         let backward =
@@ -591,8 +593,10 @@ fn check_together(
     };
     let half = 2.0_f64.powi(-24);
     close("sum", &down(&sum)?, &|i| source[i], half, 1e-6)?;
-    close("mean", &down(&mean)?, &|row| statistics[row].mean, half, 1e-6)?;
-    close("rstd", &down(&rstd)?, &|row| statistics[row].rstd, 1e-6, 0.0)?;
+    if has_statistics {
+        close("mean", &down(&mean)?, &|row| statistics[row].mean, half, 1e-6)?;
+        close("rstd", &down(&rstd)?, &|row| statistics[row].rstd, 1e-6, 0.0)?;
+    }
     close("output", &down(&output)?, &|i| expected[i], rounding, 2e-5)?;
     close("residual gradient", &down(&residual_gradient)?, &|i| exact.input[i], half, 5e-5)?;
     close("dx", &down(&dx)?, &|i| exact.input[i] * gate(i), half, 1e-4)?;
