@@ -76,11 +76,13 @@ impl Site {
         };
         tab.add_event_listener(Arc::new(listen)).expect("a listener");
         tab.enable_runtime().and_then(|tab| tab.enable_log()).expect("the console");
-        tab.set_default_timeout(Duration::from_secs(20));
+        // A page may work before it answers: that of all kernels enumerates them, for some ten seconds on an idle machine.
+        tab.set_default_timeout(Duration::from_secs(120));
         let url = format!("{}{path}", self.address);
         tab.navigate_to(&url)
             .and_then(|tab| tab.wait_until_navigated())
             .unwrap_or_else(|error| panic!("{url}: {error}"));
+        tab.set_default_timeout(Duration::from_secs(20));
         Page { tab, errors }
     }
 }
