@@ -301,6 +301,20 @@ impl Inputs {
             rows,
         }
     }
+
+    /// What a tensor in this role holds, if it is one of these.
+    fn values(&self, variant: &Variant, role: Role) -> Option<Vec<f32>> {
+        Some(match role {
+            Role::Input => variant.laid(&self.input, variant.width),
+            Role::Residual => vec![0.0; self.input.len()],
+            Role::Weight => self.weight.clone(),
+            Role::Bias => self.bias.clone(),
+            Role::Scale => self.scale.clone(),
+            Role::Gate => vec![1.0; self.scale.len()],
+            Role::OutputGradient => variant.laid(&self.output_gradient, variant.width),
+            _ => return None,
+        })
+    }
 }
 
 /// Of groups of channels: from the gradients of rows that each have a scale and shift of their own, the scale being what x̂ is multiplied by
@@ -377,13 +391,14 @@ fn group_bounds(
 
 fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Result<(), String> {
     let &Variant { normalization, affine, variance, eps, causal, width, .. } = variant;
-    let Inputs { rows, input, weight, bias, scale, output_gradient } = Inputs::new(variant, plan, seed);
+    let inputs = Inputs::new(variant, plan, seed);
+    let Inputs { rows, input, weight, bias, scale, output_gradient } = &inputs;
     let (parameters, of_conditions) = (variant.parameters(), scale.len());
     let statistic = |which: usize| rows.iter().map(|row| variant.statistics(row)[which] as f32).collect::<Vec<f32>>();
     let sums = match plan.problem().operation() {
         Operation::Gradients => {
-            let factors = [affine.has_weight().then_some(&weight), variant.modulation.map(|_| &scale)];
-            exact_sums(variant, &rows, &output_gradient, factors).into_iter().map(|(exact, _)| exact).collect()
+            let factors = [affine.has_weight().then_some(weight), variant.modulation.map(|_| scale)];
+            exact_sums(variant, rows, output_gradient, factors).into_iter().map(|(exact, _)| exact).collect()
         }
         _ => Vec::new(),
     };
@@ -391,19 +406,15 @@ fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64
         .problem()
         .tensors()
         .map(|(role, layout)| {
+            if let Some(values) = inputs.values(variant, role) {
+                return (role, to_bytes(layout.storage, &values));
+            }
             let values = match role {
-                Role::Input => variant.laid(&input, width),
-                Role::Residual => vec![0.0; input.len()],
-                Role::Weight => weight.clone(),
-                Role::Bias => bias.clone(),
-                Role::Scale => scale.clone(),
-                Role::Gate => vec![1.0; of_conditions],
-                Role::OutputGradient => variant.laid(&output_gradient, width),
                 Role::InputGradient | Role::ResidualGradient => vec![7.0; input.len()],
                 Role::ScaleGradient | Role::ShiftGradient => vec![7.0; of_conditions],
                 Role::Mean => statistic(0),
                 Role::Rstd => statistic(1),
-                Role::Moments => return (role, moments_of(variant, &rows)),
+                Role::Moments => return (role, moments_of(variant, rows)),
                 Role::GradientSums => sums.iter().flatten().map(|sum| *sum as f32).collect(),
                 _ => vec![7.0; parameters],
             };
@@ -416,11 +427,11 @@ fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64
     let bounds = match variant.modulation {
         modulation if matches!(variant.lies, Lies::Groups { .. }) => {
             let has = [affine.has_weight(), affine.has_bias(), modulation.is_some()];
-            let factors = [(has[0], &weight), (has[1], &bias), (has[2], &scale)].map(|(has, it)| has.then_some(it));
-            group_bounds(variant, &input, &output_gradient, factors)
+            let factors = [(has[0], weight), (has[1], bias), (has[2], scale)].map(|(has, it)| has.then_some(it));
+            group_bounds(variant, input, output_gradient, factors)
         }
         None if causal.is_none() => {
-            Bounds::new((normalization, eps, unbiased), width, &input, &output_gradient, of_weight)
+            Bounds::new((normalization, eps, unbiased), width, input, output_gradient, of_weight)
         }
         modulation => Bounds::of(&Pass {
             normalization,
@@ -428,9 +439,9 @@ fn check_gradients(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64
             unbiased,
             width,
             causal,
-            source: &input,
+            source: input,
             slack: None,
-            output_gradient: &output_gradient,
+            output_gradient,
             weight: of_weight,
             bias: affine.has_bias().then_some(&bias[..]),
             condition: Condition {
@@ -649,19 +660,17 @@ fn exact_sums(
 fn check_first_pass(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u64) -> Result<(), String> {
     let &Variant { normalization, affine, width, .. } = variant;
     let is_backward = plan.problem().operation().is_backward();
-    let Inputs { rows, input, weight, scale, output_gradient, .. } = Inputs::new(variant, plan, seed);
+    let inputs = Inputs::new(variant, plan, seed);
+    let Inputs { rows, weight, scale, output_gradient, .. } = &inputs;
     let mut tensors: Vec<(Role, Vec<u8>)> = plan
         .problem()
         .tensors()
         .map(|(role, layout)| {
+            if let Some(values) = inputs.values(variant, role) {
+                return (role, to_bytes(layout.storage, &values));
+            }
             let values = match role {
-                Role::Input => variant.laid(&input, width),
-                Role::Residual => vec![0.0; input.len()],
-                Role::Weight => weight.clone(),
-                Role::Scale => scale.clone(),
-                Role::Gate => vec![1.0; scale.len()],
-                Role::OutputGradient => variant.laid(&output_gradient, width),
-                Role::Moments if is_backward => return (role, moments_of(variant, &rows)),
+                Role::Moments if is_backward => return (role, moments_of(variant, rows)),
                 Role::Moments => vec![7.0; 4 * rows.len()],
                 _ => vec![7.0; 2 * rows.len()],
             };
@@ -671,9 +680,9 @@ fn check_first_pass(device: &GpuDevice, variant: &Variant, plan: &Plan, seed: u6
     bare::run(device, plan, |kernel| rewritten(kernel, seed), &mut tensors);
     let bytes = |role: Role| &tensors.iter().find(|(other, _)| *other == role).expect("a tensor").1;
     if is_backward {
-        let factors = [affine.has_weight().then_some(&weight), variant.modulation.map(|_| &scale)];
+        let factors = [affine.has_weight().then_some(weight), variant.modulation.map(|_| scale)];
         let found = from_bytes(StorageType::F32, bytes(Role::GradientSums));
-        let exact = exact_sums(variant, &rows, &output_gradient, factors);
+        let exact = exact_sums(variant, rows, output_gradient, factors);
         for (row, (found, (exact, magnitudes))) in found.chunks(2).zip(exact).enumerate() {
             for i in 0..2 {
                 let error = (f64::from(found[i]) - exact[i]).abs();
