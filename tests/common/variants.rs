@@ -68,7 +68,10 @@ pub fn all_kernels(dialect: Dialect) -> HashSet<Kernel> {
                         for strategy in STRATEGIES {
                             all.extend(kernels(Plan::with_strategy(&problem, &capabilities, strategy).ok()));
                         }
-                        all.extend(kernels(geometries(&problem, &capabilities)));
+                        // A forced geometry is the same kernel on every class of adapters.
+                        if capabilities.class == AdapterClass::Discrete {
+                            all.extend(kernels(geometries(&problem, &capabilities)));
+                        }
                     }
                 }
             }

@@ -11,7 +11,7 @@ use libtest_mimic::Failed;
 use crate::Outcome;
 use crate::common::gradients::{Bounds, Found, GradientCase, strategies};
 use crate::common::sample::download;
-use crate::common::{ACCURACY_DATA, AFFINES, Case, Data, bare, geometries, scale, submit};
+use crate::common::{ACCURACY_DATA, AFFINES, Case, Data, bare, geometries, scale, step, submit};
 
 /// What is allowed where whole rows are allowed 1: what parts round once more.
 const PARTS: f64 = 2.0;
@@ -291,7 +291,7 @@ fn check_gradients(
 
 /// Every operation on parts by each access, reduction and segmentation, a third of them at each width. Those that a plan cannot take are
 /// passed over.
-pub fn every_geometry(_: &str, device: &GpuDevice) -> Outcome {
+pub fn every_geometry(name: &str, device: &GpuDevice) -> Outcome {
     let mut counts = [0; 4];
     for (third, (width, cut, normalization)) in
         [(131, 129, Normalization::LayerNorm), (1200, 1000, Normalization::LayerNorm), (70, 2, Normalization::RmsNorm)]
@@ -308,7 +308,9 @@ pub fn every_geometry(_: &str, device: &GpuDevice) -> Outcome {
         // Only the first part by each of its geometries.
         let nth = |i: usize| {
             move |problem: &Problem| match problem.width() as usize == cut {
-                true => geometries(problem, device.capabilities()).into_iter().skip(third).step_by(3).nth(i),
+                true => {
+                    geometries(problem, device.capabilities()).into_iter().skip(third).step_by(step(name, 3) * 3).nth(i)
+                }
                 false => Plan::new(problem, device.capabilities()).ok(),
             }
         };
@@ -340,7 +342,8 @@ pub fn every_geometry(_: &str, device: &GpuDevice) -> Outcome {
         }
     }
     // Without subgroups there are half as many.
-    if counts.iter().any(|count| *count < if device.capabilities().subgroups.is_some() { 12 } else { 6 }) {
+    let least = if device.capabilities().subgroups.is_some() { 12 } else { 6 };
+    if counts.iter().any(|count| count * step(name, 3) < least) {
         return Err(format!("{counts:?} geometries are too few").into());
     }
     Ok(())

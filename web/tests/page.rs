@@ -5,6 +5,7 @@ mod browser;
 #[path = "page/person.rs"]
 mod person;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use browser::Site;
@@ -13,15 +14,18 @@ use headless_chrome::protocol::cdp::Browser;
 use person::Person;
 use serde_json::Value;
 
-/// One browser at a time: several would slow each other down until what is waited for takes too long.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Two browsers at a time, because most of a test is waiting for one: more would slow each other down until what is waited for takes too
+/// long.
+fn turn() -> MutexGuard<'static, ()> {
+    static BROWSERS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+    static TURNS: AtomicUsize = AtomicUsize::new(0);
+    let turn = TURNS.fetch_add(1, Ordering::Relaxed);
+    BROWSERS[turn % BROWSERS.len()].lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[test]
 fn the_adapter_is_shown_and_what_the_crate_makes_of_it() {
-    let _alone = alone();
+    let _turn = turn();
     let site = Site::open();
     let person = Person::at(&site);
     let name = person.text("#adapter .status");
@@ -43,7 +47,7 @@ fn the_adapter_is_shown_and_what_the_crate_makes_of_it() {
 
 #[test]
 fn plans_are_for_as_many_cores_as_the_browser_tells_of() {
-    let _alone = alone();
+    let _turn = turn();
     let site = Site::open();
     for (told, planned_for) in [("7", "7"), ("undefined", "1")] {
         let person = Person::at(&site);
@@ -58,7 +62,7 @@ fn plans_are_for_as_many_cores_as_the_browser_tells_of() {
 
 #[test]
 fn every_worked_example_agrees_with_the_reference() {
-    let _alone = alone();
+    let _turn = turn();
     let site = Site::open();
     let person = Person::at(&site);
     assert_eq!(person.text("#examples .status"), "5 of 5 examples agree with the reference.");
@@ -90,7 +94,7 @@ fn every_worked_example_agrees_with_the_reference() {
 
 #[test]
 fn shapes_and_eps_are_typed_and_the_result_is_shown_beside_the_reference() {
-    let _alone = alone();
+    let _turn = turn();
     let site = Site::open();
     let person = Person::at(&site);
     assert!(person.waits_for_play().starts_with("Agrees with the f64 reference"));
@@ -123,7 +127,7 @@ fn shapes_and_eps_are_typed_and_the_result_is_shown_beside_the_reference() {
 
 #[test]
 fn every_choice_of_the_playground_agrees_with_the_reference() {
-    let _alone = alone();
+    let _turn = turn();
     let site = Site::open();
     let person = Person::at(&site);
     // Of what is causal, one shape has all that differs by choice; others would take long.
@@ -174,7 +178,7 @@ fn every_choice_of_the_playground_agrees_with_the_reference() {
 
 #[test]
 fn mistakes_are_answered_beside_their_fields_in_the_words_of_the_crate() {
-    let _alone = alone();
+    let _turn = turn();
     let site = Site::open();
     let person = Person::at(&site);
     person.clicks("[data-preset='']");
@@ -262,7 +266,7 @@ fn mistakes_are_answered_beside_their_fields_in_the_words_of_the_crate() {
 
 #[test]
 fn the_plan_is_told_in_words_and_its_wgsl_can_be_copied() {
-    let _alone = alone();
+    let _turn = turn();
     let site = Site::open();
     let person = Person::at(&site);
     let words = person.texts("#playground .words li");
@@ -289,7 +293,7 @@ fn the_plan_is_told_in_words_and_its_wgsl_can_be_copied() {
 
 #[test]
 fn the_keyboard_alone_is_enough() {
-    let _alone = alone();
+    let _turn = turn();
     let site = Site::open();
     let person = Person::at(&site);
     let focused = || person.page.value("document.activeElement.id || document.activeElement.textContent.trim()");
@@ -355,7 +359,7 @@ fn the_keyboard_alone_is_enough() {
 
 #[test]
 fn the_benchmark_measures_is_cancelled_and_measures_again() {
-    let _alone = alone();
+    let _turn = turn();
     let site = Site::open();
     let person = Person::at(&site);
     let status = "#benchmark .status";
@@ -404,7 +408,7 @@ fn the_benchmark_measures_is_cancelled_and_measures_again() {
 
 #[test]
 fn the_leak_is_seen_where_it_is_and_nowhere_else() {
-    let _alone = alone();
+    let _turn = turn();
     let site = Site::open();
     let person = Person::at(&site);
     person.enters("#leak-form-length", "4");
@@ -430,7 +434,7 @@ fn the_leak_is_seen_where_it_is_and_nowhere_else() {
 
 #[test]
 fn a_phone_scrolls_down_and_not_to_the_side_in_dark_and_in_light() {
-    let _alone = alone();
+    let _turn = turn();
     let site = Site::open();
     let person = Person::at(&site);
     person.enters("#bench-widths", "64, 256, 1024, 4096");
@@ -460,7 +464,7 @@ fn a_phone_scrolls_down_and_not_to_the_side_in_dark_and_in_light() {
 
 #[test]
 fn a_browser_without_webgpu_is_told_what_to_do() {
-    let _alone = alone();
+    let _turn = turn();
     let site = Site::open();
     let cases = [
         ("Object.defineProperty(navigator, 'gpu', { value: undefined })", "navigator.gpu is missing"),
