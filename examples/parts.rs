@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use gpu_layer_norm::reference::{layer_norm_backward, row_statistics};
 use gpu_layer_norm::{
-    Affine, Bindings, GpuDevice, GpuLayerNorm, GpuMoments, GpuTensor, LayerNormConfig, Region, RowMoments, Tensor,
+    Affine, Bindings, GpuDevice, GpuLayerNorm, GpuMoments, GpuTensor, LayerNormConfig, Region, Tensor, WideMoments,
 };
 use lexopt::prelude::{Long, ValueExt as _};
 use rand::rngs::StdRng;
@@ -72,13 +72,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
 
     // Forward: measure, merge, normalize.
-    let mut whole = [RowMoments::NONE; ROWS];
+    let mut whole = [WideMoments::NONE; ROWS];
     for part in &parts {
         part.layer_norm.execute(&device, &Bindings::moments(rows, of(part, &input), part.moments.tensor()))?;
         for (whole, of_part) in whole.iter_mut().zip(part.moments.download()?) {
-            *whole = whole.merge(of_part)?;
+            *whole = whole.merge(of_part.into());
         }
     }
+    let whole = whole.iter().map(|row| row.round()).collect::<Result<Vec<_>, _>>()?;
     for part in &parts {
         part.moments.write(&whole)?;
         let bindings = Bindings::normalize(rows, of(part, &input), part.moments.tensor(), of(part, &output));

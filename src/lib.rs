@@ -19,7 +19,7 @@ pub use gpu::{GpuDevice, GpuDeviceBuilder, GpuTensor, PreparedPlan, Region, Tuni
 /// The `half` that this crate is built on, for f16 and bf16 tensors.
 pub use half;
 pub use kernel::{Activation, Affine, Capabilities, Modulation, Normalization, Operation, Plan, Strategy, Variance};
-pub use moments::RowMoments;
+pub use moments::{RowMoments, WideMoments};
 pub use ops::{
     Bindings, ConditionalGradients, ConditionalLayerNormConfig, GpuCondition, GpuConditionalLayerNorm, GpuLayerNorm,
     GpuMoments, GpuStatistics, HostCondition, LayerNormGradients, PreparedConditional,

@@ -48,31 +48,18 @@ impl RowMoments {
         Self::about(0.0, values)
     }
 
-    /// Those of the elements of both: the formula of Chan, Golub and LeVeque ("Updating formulae and a pairwise algorithm for computing
-    /// sample variances", 1979) in f64, rounded to f32 in the end. With δ the difference of the means of a and b elements,
-    ///
-    /// mean = (a · mean_a + b · mean_b) / (a + b),  variance = (a · variance_a + b · variance_b + δ² · a · b / (a + b)) / (a + b)
-    ///
-    /// Which of the two comes first makes no difference, to the last bit. Each merge rounds the deviation once, by up to 6e-8 of it, so
-    /// merge many parts as a tree rather than one after another.
+    /// Those of the elements of both, as [`WideMoments::merge`] has them, rounded to f32. Which of the two comes first makes no difference, to
+    /// the last bit. Each merge rounds the deviation once, by up to 6e-8 of it: many parts are better merged as [`WideMoments`], and rounded in
+    /// the end.
     ///
     /// # Errors
     /// [`Error::Width`] if the elements of both are more than u32 can count.
     pub fn merge(self, other: Self) -> Result<Self, Error> {
-        let width = u64::from(self.count) + u64::from(other.count);
-        let count = u32::try_from(width).map_err(|_| Error::Width { width, max: u32::MAX.into() })?;
         match (self.count, other.count) {
-            (0, _) => return Ok(other),
-            (_, 0) => return Ok(self),
-            _ => {}
+            (0, _) => Ok(other),
+            (_, 0) => Ok(self),
+            _ => WideMoments::from(self).merge(other.into()).round(),
         }
-        let (a, b, n) = (f64::from(self.count), f64::from(other.count), f64::from(count));
-        let difference = self.mean() - other.mean();
-        // The mean of equal ones is what it was, in every bit.
-        let mean = if difference == 0.0 { self.mean() } else { (a * self.mean() + b * other.mean()) / n };
-        let within = a * self.variance() + b * other.variance();
-        let variance = (within + difference * difference * (a * b / n)) / n;
-        Ok(Self::rounded(mean, variance.sqrt(), count as usize))
     }
 
     /// The mean.
@@ -90,17 +77,86 @@ impl RowMoments {
             return Self::NONE;
         }
         let squares: f64 = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
-        Self::rounded(mean, (squares / values.len() as f64).sqrt(), values.len())
+        let count = u32::try_from(values.len()).unwrap_or(u32::MAX);
+        Self::rounded(mean, (squares / values.len() as f64).sqrt(), count)
     }
 
-    fn rounded(mean: f64, deviation: f64, count: usize) -> Self {
+    fn rounded(mean: f64, deviation: f64, count: u32) -> Self {
         let rounded = mean as f32;
-        Self {
-            mean: rounded,
-            mean_rest: (mean - f64::from(rounded)) as f32,
-            deviation: deviation as f32,
-            count: u32::try_from(count).unwrap_or(u32::MAX),
+        Self { mean: rounded, mean_rest: (mean - f64::from(rounded)) as f32, deviation: deviation as f32, count }
+    }
+}
+
+/// Moments of a row, or of a part of one, in f64: 24 bytes, in which any number of parts may be merged one after another.
+///
+/// In f32 each merge rounds the deviation, and a thousand merges, as in a ring of a thousand devices, would use up the whole bound of a row's
+/// error. In f64 nothing of it is seen. Kernels take and give [`RowMoments`].
+///
+/// ```
+/// use gpu_layer_norm::{RowMoments, WideMoments};
+///
+/// let parts = [RowMoments::of(&[1.0]), RowMoments::of(&[2.0]), RowMoments::of(&[4.0, 1.0])];
+/// let whole = parts.iter().fold(WideMoments::NONE, |whole, part| whole.merge((*part).into())).round()?;
+/// assert_eq!((whole.mean, whole.count), (2.0, 4));
+/// # Ok::<(), gpu_layer_norm::Error>(())
+/// ```
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct WideMoments {
+    /// How many elements there are.
+    pub count: f64,
+    /// Their mean; 0 in RMS normalization.
+    pub mean: f64,
+    /// Σ(x − mean)².
+    pub squares: f64,
+}
+
+impl WideMoments {
+    /// Those of no elements, with which a merge changes nothing. All their bytes are 0.
+    pub const NONE: Self = Self { count: 0.0, mean: 0.0, squares: 0.0 };
+
+    /// Those of the elements of both, by the formula of Chan, Golub and LeVeque ("Updating formulae and a pairwise algorithm for computing
+    /// sample variances", 1979). With δ the difference of the means of a and b elements,
+    ///
+    /// mean = (a · mean_a + b · mean_b) / (a + b),  squares = squares_a + squares_b + δ² · a · b / (a + b)
+    ///
+    /// Which of the two comes first makes no difference, to the last bit, so that devices that merge in other orders of two have the same.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
+        if other.count == 0.0 {
+            return self;
         }
+        if self.count == 0.0 {
+            return other;
+        }
+        let count = self.count + other.count;
+        let difference = self.mean - other.mean;
+        // The mean of equal ones is what it was, in every bit, however many elements there are.
+        let mean =
+            if difference == 0.0 { self.mean } else { (self.count * self.mean + other.count * other.mean) / count };
+        let between = difference * difference * (self.count * other.count / count);
+        Self { count, mean, squares: (self.squares + other.squares) + between }
+    }
+
+    /// What the kernels take: rounded to f32, the mean to two of them.
+    ///
+    /// # Errors
+    /// [`Error::Width`] if the elements are more than u32 can count.
+    pub fn round(self) -> Result<RowMoments, Error> {
+        // A float that is too large becomes the largest integer, and one that is no number 0.
+        let width = self.count as u64;
+        let count = u32::try_from(width).map_err(|_| Error::Width { width, max: u32::MAX.into() })?;
+        if count == 0 {
+            return Ok(RowMoments::NONE);
+        }
+        Ok(RowMoments::rounded(self.mean, (self.squares / self.count).sqrt(), count))
+    }
+}
+
+impl From<RowMoments> for WideMoments {
+    fn from(moments: RowMoments) -> Self {
+        let count = f64::from(moments.count);
+        Self { count, mean: moments.mean(), squares: count * moments.variance() }
     }
 }
 
@@ -141,6 +197,71 @@ mod tests {
             let part = RowMoments { mean: value, count: 87_654_321, ..RowMoments::NONE };
             let all = (0..40).try_fold(RowMoments::NONE, |all, _| all.merge(part)).expect("3.5e9 elements");
             assert_eq!(all, RowMoments { count: 40 * 87_654_321, ..part });
+        }
+    }
+
+    /// Of values that are kept in f64, as those of a row that no part of has been rounded.
+    fn exact(values: &[f64]) -> (f64, f64) {
+        let n = values.len() as f64;
+        let rough = values.iter().sum::<f64>() / n;
+        let mean = rough + values.iter().map(|x| x - rough).sum::<f64>() / n;
+        (mean, values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n)
+    }
+
+    /// Close to a normal distribution.
+    fn bell(count: usize, mean: f64) -> Vec<f32> {
+        let mut state = 1_u64;
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f64 / (1_u64 << 24) as f64
+        };
+        (0..count).map(|_| (mean + 4.0 * (uniform() + uniform() + uniform() - 1.5)) as f32).collect()
+    }
+
+    #[test]
+    fn thousands_of_parts_one_after_another_lose_nothing_that_counts_in_f64_and_the_bound_in_f32() {
+        let row = bell(4096 * 24, 1e6);
+        let parts: Vec<RowMoments> = row.chunks(24).map(RowMoments::of).collect();
+        let (mean, variance) = exact(&row.iter().map(|x| f64::from(*x)).collect::<Vec<_>>());
+        let off =
+            |whole: RowMoments| ((whole.variance() / variance).sqrt() - 1.0, (whole.mean() - mean) / variance.sqrt());
+        let wide = parts.iter().fold(WideMoments::NONE, |whole, part| whole.merge((*part).into()));
+        let (deviation, mean) = off(wide.round().expect("few elements"));
+        // Each part's own deviation is off by up to 2^-24, to either side; the bound of x̂ leaves 5e-7 for all.
+        assert!(deviation.abs() < 1e-7 && mean.abs() < 1e-7, "{deviation:e} {mean:e}");
+        let narrow = parts.iter().try_fold(RowMoments::NONE, |whole, part| whole.merge(*part)).expect("few elements");
+        let (deviation, _) = off(narrow);
+        assert!(deviation.abs() > 2e-7, "{deviation:e}");
+    }
+
+    #[test]
+    fn merging_in_f64_is_symmetric_in_bits_and_nothing_is_neutral() {
+        let row = bell(300, -7.3);
+        for cut in [0, 1, 7, 150, 299] {
+            let (a, b) = row.split_at(cut);
+            let [a, b] = [a, b].map(|part| WideMoments::from(RowMoments::of(part)));
+            assert_eq!(bytemuck::bytes_of(&a.merge(b)), bytemuck::bytes_of(&b.merge(a)), "cut at {cut}");
+        }
+        assert_eq!(bytemuck::bytes_of(&WideMoments::from(RowMoments::NONE)), [0; 24]);
+        assert_eq!(WideMoments::NONE.round(), Ok(RowMoments::NONE));
+        let part = WideMoments { count: 123_456_789.0, mean: f64::from(0.1_f32), squares: 0.0 };
+        assert_eq!(WideMoments::NONE.merge(part), part);
+        let whole = (0..30).fold(WideMoments::NONE, |whole, _| whole.merge(part));
+        let expected = RowMoments { mean: 0.1, count: 30 * 123_456_789, ..RowMoments::NONE };
+        assert_eq!(whole.round(), Ok(expected));
+        let too_many = (0..35).fold(WideMoments::NONE, |whole, _| whole.merge(part));
+        assert_eq!(too_many.round(), Err(Error::Width { width: 35 * 123_456_789, max: u32::MAX.into() }));
+    }
+
+    #[test]
+    fn large_and_small_magnitudes_neither_overflow_nor_vanish() {
+        for scale in [1e-18_f32, 1.0, 1e37] {
+            let row = [3.0, -4.0, 0.5, 1.5].map(|x: f32| x * scale / 4.0);
+            let [a, b] = [&row[..1], &row[1..]].map(|part| WideMoments::from(RowMoments::of(part)));
+            let whole = a.merge(b).round().expect("four elements");
+            let (mean, variance) = exact(&row.map(f64::from));
+            assert!((whole.mean() - mean).abs() <= 1e-7 * variance.sqrt(), "{scale:e}");
+            assert!((whole.variance() / variance - 1.0).abs() <= 1e-6, "{scale:e}");
         }
     }
 

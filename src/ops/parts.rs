@@ -97,7 +97,7 @@ fn row_moments(words: &Tensor) -> Vec<RowMoments> {
 impl GpuLayerNorm {
     /// Measures the rows of this input, each of which is a part of a longer one, into new moments. Submits, and reads nothing back.
     ///
-    /// Merge those of all parts ([`RowMoments::merge`]), and give what comes out to [`normalize`](Self::normalize). Weight, bias, eps and
+    /// Merge those of all parts ([`RowMoments::merge`], or [`WideMoments::merge`](crate::WideMoments::merge) where there are many), and give what comes out to [`normalize`](Self::normalize). Weight, bias, eps and
     /// the kind of variance are of no meaning here. Constant rows take about three times as long as others: without an eps, a deviation of
     /// nothing may also be one that is too small to square.
     ///
@@ -114,7 +114,7 @@ impl GpuLayerNorm {
     /// Submits, and reads nothing back.
     ///
     /// **Accuracy**, besides the rounding of the output itself: x̂ is within 2e-6 · max(1, |x̂| / 4), for parts of more than 65,536 elements
-    /// within twice that, and within 6e-8 · |x̂| more for each merge on the way from a part to the whole beyond the fourth; at any mean. A
+    /// within twice that, and within 6e-8 · |x̂| more for each [`RowMoments::merge`] on the way from a part to the whole beyond the fourth; at any mean. A
     /// constant row gives exactly the bias.
     ///
     /// # Errors

@@ -86,13 +86,14 @@ cargo bench --bench ranks -- [options]
 
   --ranks 1,2,4                      numbers of ranks
   --shapes 4096x4096,16x1048576      rows and width of each shape
+  --link MBIT                        the ranks talk over TCP on a link of so many Mbit/s (Linux: unshare, ip and tc are needed)
   --json FILE                        writes what was measured
   --model                            only what the model says of other machines";
 
 fn report() -> AnyResult<()> {
     let mut ranks: Vec<u32> = vec![1, 2, 4];
     let mut shapes = "4096x4096,256x65536,16x1048576,4x4194304".to_owned();
-    let (mut json, mut only_model) = (None, false);
+    let (mut link, mut json, mut only_model) = (None, None, false);
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
         match argument {
@@ -101,6 +102,7 @@ fn report() -> AnyResult<()> {
                 ranks = list.split(',').map(str::parse).collect::<Result<_, _>>()?;
             }
             lexopt::Arg::Long("shapes") => shapes = arguments.value()?.string()?,
+            lexopt::Arg::Long("link") => link = Some(arguments.value()?.parse()?),
             lexopt::Arg::Long("json") => json = Some(arguments.value()?),
             lexopt::Arg::Long("model") => only_model = true,
             // What cargo adds.
@@ -117,7 +119,7 @@ fn report() -> AnyResult<()> {
         let mut measured = Vec::new();
         for ranks in ranks {
             eprintln!("measuring with {ranks} ranks");
-            measured.extend(measure(ranks, &shapes)?);
+            measured.extend(measure(ranks, &shapes, link)?);
         }
         print_measured(&measured);
         if let Some(path) = json {
@@ -138,9 +140,20 @@ fn parse_shapes(shapes: &str) -> AnyResult<Vec<(usize, usize)>> {
     shapes.split(',').map(shape).collect()
 }
 
+/// `mpirun`, over a link of so many Mbit/s if one is given: in a network of its own, whose only device lets no more through.
+fn mpirun(link: Option<u32>) -> Command {
+    let Some(link) = link else { return Command::new("mpirun") };
+    let mut command = Command::new("unshare");
+    let limit = format!("ip link set lo up && tc qdisc add dev lo root tbf rate {link}mbit burst 256k latency 1s");
+    command.args(["--net", "--map-root-user", "sh", "-c", &format!("{limit} && exec mpirun \"$@\""), "mpirun"]);
+    // Not through shared memory.
+    command.args(["--mca", "btl", "self,tcp", "--mca", "btl_tcp_if_include", "lo"]);
+    command
+}
+
 /// Starts the ranks, and takes what rank 0 prints.
-fn measure(ranks: u32, shapes: &str) -> AnyResult<Vec<Measured>> {
-    let mut command = Command::new("mpirun");
+fn measure(ranks: u32, shapes: &str, link: Option<u32>) -> AnyResult<Vec<Measured>> {
+    let mut command = mpirun(link);
     // In a container one is root, and there are more ranks than cores.
     command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
     command.args(["--oversubscribe", "-n", &ranks.to_string()]).arg(std::env::current_exe()?);

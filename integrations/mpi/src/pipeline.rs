@@ -8,6 +8,8 @@
 //!
 //! No more than [`AHEAD`] chunks are under way, so that the device has the next chunk to measure while it waits for an all-reduce.
 //!
+//! What happens to a chunk is logged at the level of trace, in the order in which it happens.
+//!
 //! A rank that fails goes on taking part in the all-reduces, so that no other one waits for it, and says in them that it has failed.
 
 use std::collections::VecDeque;
@@ -76,6 +78,10 @@ pub(crate) fn run<P: Pass>(
         Ok(pass) => (Some(pass), None),
         Err(error) => (None, Some(error)),
     };
+    let name = |chunk: usize| {
+        let (number, operation) = (call.number, call.operation.name());
+        format!("chunk {} of {} of call {number}, {operation} of {}", chunk + 1, chunks.len(), call.counted())
+    };
     // Behind the words of each chunk are those of failures.
     let length = |chunk: &Chunk| (chunk.count as usize + 1) * P::WORDS;
     let total = if pass.is_some() { chunks.iter().map(length).sum() } else { 0 };
@@ -135,6 +141,7 @@ pub(crate) fn run<P: Pass>(
                     let (part, rest) = std::mem::take(&mut own).split_at_mut(length(&chunk));
                     let (whole, other_rest) = std::mem::take(&mut all).split_at_mut(length(&chunk));
                     (own, all) = (rest, other_rest);
+                    log::trace!("the device has measured {}, whose exchange begins", name(sent));
                     exchanged.push_back(ranks.all_reduce(scope, part, whole, reduction));
                     measured.pop_front();
                     sent += 1;
@@ -146,6 +153,7 @@ pub(crate) fn run<P: Pass>(
                     Err(pending) => exchanged.push_front(pending),
                     Ok((_, whole)) => {
                         let chunk = chunks[done];
+                        log::trace!("the ranks have exchanged {}", name(done));
                         let (words, flag) = whole.split_at(chunk.count as usize * P::WORDS);
                         some_rank_failed |= bytemuck::bytes_of(&flag[0]) != bytemuck::bytes_of(&zero);
                         if let (None, false, Some(pass)) = (&failure, some_rank_failed, &mut pass) {
@@ -164,14 +172,7 @@ pub(crate) fn run<P: Pass>(
             } else {
                 ranks.pause(&mut waiting, || match agreement {
                     Some(_) => format!("all to agree on call {}, {}", call.number, call.operation.name()),
-                    None => format!(
-                        "chunk {} of {} of call {}, {} of {}",
-                        done + 1,
-                        chunks.len(),
-                        call.number,
-                        call.operation.name(),
-                        call.counted(),
-                    ),
+                    None => name(done),
                 });
             }
         }

@@ -4,18 +4,17 @@ use std::ops::Range;
 use gpu_layer_norm::kernel::AdapterClass;
 use gpu_layer_norm::{
     Bindings, GpuDevice, GpuLayerNorm, GpuMoments, GpuTensor, LayerNormConfig, LayerNormGradients, Normalization,
-    PreparedPlan, Region, RowMoments, Tensor, Variance,
+    PreparedPlan, Region, RowMoments, Tensor, Variance, WideMoments,
 };
 use mpi::datatype::UserDatatype;
 use mpi::traits::{Communicator, Equivalence};
 
 use crate::agreement::{Call, Operation, tell_failure};
-use crate::moments::WideMoments;
 use crate::options::MOST_IN_A_CHUNK;
 use crate::pipeline::{AHEAD, Chunk, Pass, run};
 use crate::ranks::{Ranks, Reduction};
 use crate::readback::{Readback, Staging, scoped};
-use crate::{Error, Options, model, parts};
+use crate::{Error, Options, model, moments, parts};
 
 /// Layer normalization, or RMS normalization, of rows whose features are spread over several ranks: each has a shard, some of the elements
 /// of every row, on its own device, with the weight and the bias that belong to them. The result is that of one device with whole rows.
@@ -62,6 +61,7 @@ pub struct ShardedLayerNorm {
 /// Some elements of the shard that one kernel takes.
 #[derive(Debug)]
 struct Part {
+    index: u64,
     range: Range<u64>,
     layer_norm: GpuLayerNorm,
 }
@@ -114,7 +114,7 @@ impl ShardedLayerNorm {
             row_width,
             has_processors: shards.iter().any(|shard| shard.is_processor != 0),
             calls: Cell::new(0),
-            moments: WideMoments::reduction(),
+            moments: moments::reduction(),
             sums: Reduction::sum(),
         })
     }
@@ -229,8 +229,18 @@ impl ShardedLayerNorm {
         Region::from(tensor).offset(first * words).row_stride(words)
     }
 
-    fn prepare(&self, part: &Part, bindings: &Bindings) -> Result<PreparedPlan, Error> {
-        Ok(part.layer_norm.prepare(&self.device, bindings)?)
+    /// What each part does with a chunk.
+    fn prepare(&self, chunk: Chunk, bindings: impl Fn(&Part, Chunk) -> Bindings) -> Result<Vec<PreparedPlan>, Error> {
+        let prepare = |part: &Part| Ok(part.layer_norm.prepare(&self.device, &bindings(part, chunk))?);
+        self.parts.iter().map(prepare).collect()
+    }
+
+    /// Finds on the first row what is wrong with the tensors of a pass, so that it is known before the ranks agree.
+    fn check(&self, rows: u64, bindings: impl Fn(&Part, Chunk) -> Bindings) -> Result<(), Error> {
+        if rows > 0 {
+            self.prepare(Chunk { index: 0, first: 0, count: 1 }, bindings)?;
+        }
+        Ok(())
     }
 }
 
@@ -266,10 +276,9 @@ impl Slots {
             return Ok(None);
         }
         let (tensor, staging) = &self.slots[chunk.index % AHEAD];
-        let plans = (0..).zip(&layer.parts).map(|(i, part)| {
-            layer.prepare(part, &bindings(part, ShardedLayerNorm::words(tensor, self.words, i * chunk.count)))
-        });
-        let plans = plans.collect::<Result<Vec<_>, Error>>()?;
+        let plans = layer.prepare(chunk, |part, chunk| {
+            bindings(part, ShardedLayerNorm::words(tensor, self.words, part.index * chunk.count))
+        })?;
         debug_assert!(chunk.count <= self.rows);
         let bytes = layer.parts.len() as u64 * chunk.count * self.words * 4;
         let readback = staging.start(&layer.device, bytes, |encoder, target| {
@@ -321,13 +330,7 @@ impl<'a> Forward<'a> {
         let moments = GpuMoments::zeros(&layer.device, leading(layer, input.shape()))?;
         let slots = Slots::new(layer, rows, MOMENTS)?;
         let pass = Self { layer, input, output, moments, slots };
-        // What is wrong with the input is found before the ranks agree, on the first row.
-        if rows > 0 {
-            let first = Chunk { index: 0, first: 0, count: 1 };
-            for part in &layer.parts {
-                layer.prepare(part, &pass.normalization(part, first))?;
-            }
-        }
+        layer.check(rows, |part, first| pass.normalization(part, first))?;
         Ok(pass)
     }
 
@@ -343,7 +346,7 @@ impl<'a> Forward<'a> {
 
 impl Pass for Forward<'_> {
     type Word = f64;
-    const WORDS: usize = WideMoments::WORDS;
+    const WORDS: usize = moments::WORDS;
 
     fn measure(&mut self, chunk: Chunk) -> Result<Option<Readback>, Error> {
         self.slots.measure(self.layer, chunk, |part, moments| {
@@ -363,9 +366,8 @@ impl Pass for Forward<'_> {
 
     fn finish(&mut self, chunk: Chunk, words: &[f64]) -> Result<(), Error> {
         let wide: &[WideMoments] = bytemuck::cast_slice(words);
-        let moments: Vec<RowMoments> = wide.iter().map(|row| row.narrow()).collect();
-        let plans = self.layer.parts.iter().map(|part| self.layer.prepare(part, &self.normalization(part, chunk)));
-        let plans = plans.collect::<Result<Vec<_>, Error>>()?;
+        let moments = wide.iter().map(|row| row.round()).collect::<Result<Vec<RowMoments>, _>>()?;
+        let plans = self.layer.prepare(chunk, |part, chunk| self.normalization(part, chunk))?;
         let offset = chunk.first * MOMENTS * 4;
         write_and_submit(self.layer, self.moments.tensor(), offset, bytemuck::cast_slice(&moments), &plans)
     }
@@ -416,13 +418,7 @@ impl<'a> Backward<'a> {
         let sums = GpuTensor::zeros(&layer.device, [leading(layer, input.shape()), &[SUMS as usize]].concat())?;
         let slots = Slots::new(layer, rows, SUMS)?;
         let pass = Self { layer, input, output_gradient, moments, sums, gradients, slots };
-        // What is wrong with the tensors is found before the ranks agree, on the first row.
-        if rows > 0 {
-            let first = Chunk { index: 0, first: 0, count: 1 };
-            for part in &layer.parts {
-                layer.prepare(part, &pass.all_gradients(part, first))?;
-            }
-        }
+        layer.check(rows, |part, first| pass.all_gradients(part, first))?;
         Ok(pass)
     }
 
@@ -475,8 +471,7 @@ impl Pass for Backward<'_> {
 
     fn finish(&mut self, chunk: Chunk, words: &[f64]) -> Result<(), Error> {
         let sums: Vec<f32> = words.iter().map(|sum| *sum as f32).collect();
-        let plans = self.layer.parts.iter().map(|part| self.layer.prepare(part, &self.all_gradients(part, chunk)));
-        let plans = plans.collect::<Result<Vec<_>, Error>>()?;
+        let plans = self.layer.prepare(chunk, |part, chunk| self.all_gradients(part, chunk))?;
         write_and_submit(self.layer, &self.sums, chunk.first * SUMS * 4, bytemuck::cast_slice(&sums), &plans)
     }
 
@@ -510,7 +505,7 @@ fn parts_of(device: &GpuDevice, config: &LayerNormConfig, width: u64, options: &
         return Err(Error::Width { width, min: 1, max });
     }
     let widest = options.widest_part.unwrap_or(u64::MAX).min(parts::widest(device));
-    let part = |range: Range<u64>| {
+    let part = |(index, range): (u64, Range<u64>)| {
         let width = (range.end - range.start) as usize;
         let part = match config.normalization_kind() {
             Normalization::RmsNorm => LayerNormConfig::rms(width),
@@ -526,9 +521,9 @@ fn parts_of(device: &GpuDevice, config: &LayerNormConfig, width: u64, options: &
         if let Some(strategy) = config.forced_strategy() {
             part = part.strategy(strategy);
         }
-        Ok(Part { range, layer_norm: GpuLayerNorm::new(device, &part)? })
+        Ok(Part { index, range, layer_norm: GpuLayerNorm::new(device, &part)? })
     };
-    parts::cut(width, widest).into_iter().map(part).collect()
+    (0..).zip(parts::cut(width, widest)).map(part).collect()
 }
 
 /// What ranks tell each other when a layer is made.
@@ -650,11 +645,5 @@ mod tests {
         ] {
             assert!(matches!(width_of(&config), Err(Error::Config { .. })), "{config:?}");
         }
-    }
-
-    /// What the pipeline sends where nothing was measured must change nothing.
-    #[test]
-    fn words_of_zeros_are_neutral() {
-        assert_eq!(bytemuck::cast_slice::<_, u8>(&[WideMoments::from(RowMoments::NONE)]), [0; 24]);
     }
 }

@@ -8,6 +8,7 @@ mod data_parallel;
 mod failures;
 mod job;
 mod misuse;
+mod overlap;
 mod sample;
 mod wide;
 
@@ -38,6 +39,7 @@ fn scenario(name: &str) -> Option<Scenario> {
         ("stops", failures::stops),
         ("leaves", failures::leaves),
         ("never_makes_a_layer", failures::never_makes_a_layer),
+        ("overlap", overlap::measuring_goes_on),
         ("wide", wide::wide),
     ];
     all.iter().find(|(other, _)| *other == name).map(|(_, scenario)| *scenario)
@@ -81,6 +83,7 @@ fn main() -> ExitCode {
     trials.extend([
         trial("shards that are normalized alone fail the comparison", Job::new("accuracy_of_shards_alone", 2)),
         trial("rows of 2^20 elements against sums in f64", Job::new("wide", 2).env(wide::LOG2_WIDTH, "20")),
+        trial("devices measure while ranks exchange", Job::new("overlap", 2)),
         trial("ranks that make other layers are told so", Job::new("making", 4)),
         trial("ranks that make other calls, or pass wrong shapes, are told so, and go on", Job::new("calling", 4)),
         trial("ranks that add up other gradients are told so, and go on", Job::new("adding_up", 4)),
