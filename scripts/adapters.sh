@@ -1,4 +1,4 @@
-# Sourced by scripts/demo and scripts/test: sees to it that there is an adapter to run on.
+# Sourced by the other scripts: sees to it that there is an adapter to run on, and more that several of them need.
 
 # libEGL complains where this is unset.
 export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}"
@@ -21,6 +21,12 @@ install_packages() {
     echo "installing $*"
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# Has cargo build what is ours by Clippy's compiler from here on, with warnings as errors: what is ours is linted and built at once, and what
+# it depends on is compiled once, not for `cargo clippy` too.
+lint_while_building() {
+    export RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings__CLIPPY_HACKERY__
 }
 
 # What the demo lists, as cargo builds it with the given options.

@@ -67,9 +67,11 @@ pub fn element_budget(name: &str) -> usize {
     }
 }
 
-/// Of many cases that are much alike a slow adapter tries every `step`-th, and others all. `GPU_LAYER_NORM_ALL_CASES=1` has it try all too.
+/// Of many cases that are much alike, SwiftShader, which is slow, and GL, whose compiler is lavapipe's too, try every `step`-th, and others
+/// all. `GPU_LAYER_NORM_ALL_CASES=1` has every adapter try all.
 pub fn step(name: &str, step: usize) -> usize {
-    if name == "swiftshader" && std::env::var_os("GPU_LAYER_NORM_ALL_CASES").is_none() { step } else { 1 }
+    let some = ["swiftshader", "gl"].contains(&name) && std::env::var_os("GPU_LAYER_NORM_ALL_CASES").is_none();
+    if some { step } else { 1 }
 }
 
 /// What the rows are made of.

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// Of how many variants one is taken.
-const EVERY: u32 = 8;
+const EVERY: u32 = 16;
 
 #[test]
 fn the_compiler_of_a_browser_takes_every_variant() {
