@@ -24,7 +24,7 @@ install_packages() {
 }
 
 # Has cargo build what is ours by Clippy's compiler from here on, with warnings as errors: what is ours is linted and built at once, and what
-# it depends on is compiled once, not for `cargo clippy` too.
+# it depends on is compiled once, not for `cargo clippy` too. CLIPPY_ARGS is how `cargo clippy` hands its options on.
 lint_while_building() {
     export RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings__CLIPPY_HACKERY__
 }

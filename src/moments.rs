@@ -120,7 +120,8 @@ impl WideMoments {
     ///
     /// mean = (a · mean_a + b · mean_b) / (a + b),  squares = squares_a + squares_b + δ² · a · b / (a + b)
     ///
-    /// Which of the two comes first makes no difference, to the last bit, so that devices that merge in other orders of two have the same.
+    /// Which of the two comes first makes no difference, to the last bit of a number, so that devices that merge in other orders of two have the
+    /// same.
     #[must_use]
     pub fn merge(self, other: Self) -> Self {
         if other.count == 0.0 {
@@ -132,23 +133,26 @@ impl WideMoments {
         let count = self.count + other.count;
         let difference = self.mean - other.mean;
         // The mean of equal ones is what it was, in every bit, however many elements there are.
-        let mean =
-            if difference == 0.0 { self.mean } else { (self.count * self.mean + other.count * other.mean) / count };
+        let mean = if difference == 0.0 {
+            (self.mean + other.mean) / 2.0
+        } else {
+            (self.count * self.mean + other.count * other.mean) / count
+        };
         let between = difference * difference * (self.count * other.count / count);
         Self { count, mean, squares: (self.squares + other.squares) + between }
     }
 
-    /// What the kernels take: rounded to f32, the mean to two of them.
+    /// What the kernels take: rounded to f32, the mean to two of them. The count must be a whole number.
     ///
     /// # Errors
     /// [`Error::Width`] if the elements are more than u32 can count.
     pub fn round(self) -> Result<RowMoments, Error> {
-        // A float that is too large becomes the largest integer, and one that is no number 0.
-        let width = self.count as u64;
-        let count = u32::try_from(width).map_err(|_| Error::Width { width, max: u32::MAX.into() })?;
-        if count == 0 {
+        if self.count == 0.0 {
             return Ok(RowMoments::NONE);
         }
+        // A float that is too large becomes the largest integer. What is no number must not pass for no elements: its deviation is NaN.
+        let width = (self.count as u64).max(1);
+        let count = u32::try_from(width).map_err(|_| Error::Width { width, max: u32::MAX.into() })?;
         Ok(RowMoments::rounded(self.mean, (self.squares / self.count).sqrt(), count))
     }
 }
@@ -242,6 +246,8 @@ mod tests {
             let [a, b] = [a, b].map(|part| WideMoments::from(RowMoments::of(part)));
             assert_eq!(bytemuck::bytes_of(&a.merge(b)), bytemuck::bytes_of(&b.merge(a)), "cut at {cut}");
         }
+        let [a, b] = [0.0, -0.0].map(|mean| WideMoments { count: 3.0, mean, squares: 1.0 });
+        assert_eq!(bytemuck::bytes_of(&a.merge(b)), bytemuck::bytes_of(&b.merge(a)));
         assert_eq!(bytemuck::bytes_of(&WideMoments::from(RowMoments::NONE)), [0; 24]);
         assert_eq!(WideMoments::NONE.round(), Ok(RowMoments::NONE));
         let part = WideMoments { count: 123_456_789.0, mean: f64::from(0.1_f32), squares: 0.0 };
@@ -249,6 +255,8 @@ mod tests {
         let whole = (0..30).fold(WideMoments::NONE, |whole, _| whole.merge(part));
         let expected = RowMoments { mean: 0.1, count: 30 * 123_456_789, ..RowMoments::NONE };
         assert_eq!(whole.round(), Ok(expected));
+        let spoilt = WideMoments { count: f64::NAN, ..part }.round().expect("a count");
+        assert!(spoilt.count > 0 && spoilt.deviation.is_nan());
         let too_many = (0..35).fold(WideMoments::NONE, |whole, _| whole.merge(part));
         assert_eq!(too_many.round(), Err(Error::Width { width: 35 * 123_456_789, max: u32::MAX.into() }));
     }

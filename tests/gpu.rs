@@ -13,12 +13,13 @@ mod modulation;
 #[path = "gpu/parts.rs"]
 mod parts;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use common::sample::{Backward, Sample, Spot, Target, download, stored, upload};
 use common::{
-    AFFINES, Case, Data, STRATEGIES, bare, devices, element_budget, error_bound, geometries, short_name, step, submit,
+    AFFINES, Case, Data, STRATEGIES, Turns, bare, devices, element_budget, error_bound, geometries, short_name, step,
+    submit,
 };
 use gpu_layer_norm::kernel::{Access, Geometry, Kernel, Problem, Reduction, Role};
 use gpu_layer_norm::{
@@ -55,14 +56,15 @@ fn main() {
             }));
         };
         add("every strategy runs", every_strategy);
-        add("widths 1 to 70", |name, device| widths(name, device, 1..=70));
+        add("widths 1 to 70", |name, device| widths(device, Turns::new(name, 2), name, 1..=70));
         add("widths around powers of two to 4097", |name, device| {
             let near =
                 [128, 256, 512, 768, 1024, 3072, 4096].into_iter().flat_map(|width| [width - 1, width, width + 1]);
-            widths(name, device, near.chain([1000]))
+            widths(device, Turns::new(name, 2), name, near.chain([1000]))
         });
         add("widths 8191 to 1000003", |name, device| {
-            widths(name, device, [8191, 8192, 8193, 65_535, 65_536, 65_537, 1_000_003])
+            let all = Turns::new(name, 1);
+            widths(device, all, name, [8191, 8192, 8193, 65_535, 65_536, 65_537, 1_000_003])
         });
         add("row counts to 196608", row_counts);
         add("every geometry", every_geometry);
@@ -223,9 +225,8 @@ fn every_strategy(_: &str, device: &GpuDevice) -> Outcome {
 /// Every width with 1, 2, 3 or 7 rows, in turn, and with 64, as far as the adapter's budget goes, with the planner's pick, and
 /// with each forced strategy at the few rows. Each affine map of each of these is a kernel to compile, so they take the maps in
 /// turn, and so do the strategies: next to every width is one that tries the others.
-fn widths(name: &str, device: &GpuDevice, widths: impl IntoIterator<Item = usize>) -> Outcome {
+fn widths(device: &GpuDevice, mut turns: Turns, name: &str, widths: impl IntoIterator<Item = usize>) -> Outcome {
     let budget = element_budget(name).min(1 << 16);
-    let mut turn = 0_usize;
     for width in widths {
         let most = (budget / width).max(1);
         let forced_rows = [1, 2, 3, 7][width / 2 % 4].min(most);
@@ -235,11 +236,7 @@ fn widths(name: &str, device: &GpuDevice, widths: impl IntoIterator<Item = usize
             for (i, affine) in AFFINES.into_iter().enumerate() {
                 for (j, plan) in plans(&case.problem(affine), device)?.into_iter().enumerate() {
                     let forced = rows == forced_rows && (i + width) % 2 == 0;
-                    if (i + j + width) % 3 == 0 && (j == 0 || forced) {
-                        turn += 1;
-                        if !turn.is_multiple_of(step(name, 2)) {
-                            continue;
-                        }
+                    if (i + j + width) % 3 == 0 && (j == 0 || forced) && turns.takes() {
                         check(&case, device, affine, plan)?;
                     }
                 }
@@ -283,18 +280,20 @@ const GEOMETRY_CASES: [(usize, Affine); 3] = [(2, Affine::None), (129, Affine::W
 
 /// Each access, reduction and segmentation, also those that the planner would not pick here.
 fn every_geometry(name: &str, device: &GpuDevice) -> Outcome {
-    let mut count = 0_usize;
+    let (mut count, mut turns, mut seen) = (0, Turns::new(name, 3), HashSet::new());
     for (width, affine) in GEOMETRY_CASES {
         let case = Case::new(13, width, Data::Normal { mean: -7.0, std: 0.5 }, 3);
         for plan in geometries(&case.problem(affine), device.capabilities()) {
-            count += 1;
-            if count.is_multiple_of(step(name, 3)) {
+            let Geometry { access, reduction, segment_width, .. } = *plan.geometry();
+            let is_new = seen.insert((access, reduction, segment_width.is_some()));
+            if turns.takes() || is_new {
                 check(&case, device, affine, plan)?;
+                count += 1;
             }
         }
     }
     // Without subgroups there are half as many.
-    if count < if device.capabilities().subgroups.is_some() { 100 } else { 50 } {
+    if count * step(name, 3) < if device.capabilities().subgroups.is_some() { 100 } else { 50 } {
         return Err(format!("{count} geometries are too few").into());
     }
     Ok(())
@@ -1114,7 +1113,7 @@ fn f16_conversions(name: &str, device: &GpuDevice) -> Outcome {
 /// that do so in different places, and outputs of another type than the input.
 fn shared_words(name: &str, device: &GpuDevice) -> Outcome {
     let strategies = [common::STRATEGIES.as_slice(), &[gpu_layer_norm::Strategy::PartlyResident]].concat();
-    let mut turn = 0_usize;
+    let mut turns = Turns::new(name, 3);
     for width in [1, 2, 5, 66, 67, 1025, 2049] {
         let storages = [StorageType::F16, StorageType::Bf16];
         let inputs = [StorageType::F32, storages[width % 2]];
@@ -1138,12 +1137,10 @@ fn shared_words(name: &str, device: &GpuDevice) -> Outcome {
                     ..Sample::default()
                 };
                 for &strategy in &strategies {
-                    turn += 1;
-                    if !turn.is_multiple_of(step(name, 3)) {
-                        continue;
+                    if turns.takes() {
+                        sample.strategy = Some(strategy);
+                        sample.check(device)?;
                     }
-                    sample.strategy = Some(strategy);
-                    sample.check(device)?;
                 }
             }
         }

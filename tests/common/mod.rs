@@ -68,10 +68,29 @@ pub fn element_budget(name: &str) -> usize {
 }
 
 /// Of many cases that are much alike, SwiftShader, which is slow, and GL, whose compiler is lavapipe's too, try every `step`-th, and others
-/// all. `GPU_LAYER_NORM_ALL_CASES=1` has every adapter try all.
+/// all, as these do with `GPU_LAYER_NORM_ALL_CASES=1`.
 pub fn step(name: &str, step: usize) -> usize {
     let some = ["swiftshader", "gl"].contains(&name) && std::env::var_os("GPU_LAYER_NORM_ALL_CASES").is_none();
     if some { step } else { 1 }
+}
+
+/// The same for cases of nested loops: about one of so many, picked without a period, so that no dimension of the loops is left out.
+pub struct Turns {
+    step: usize,
+    turn: u32,
+}
+
+impl Turns {
+    pub fn new(name: &str, step: usize) -> Self {
+        Self { step: self::step(name, step), turn: 0 }
+    }
+
+    /// Whether the next case is tried.
+    pub fn takes(&mut self) -> bool {
+        self.turn += 1;
+        // By Fibonacci hashing.
+        (self.turn.wrapping_mul(0x9e37_79b9) >> 16).is_multiple_of(self.step as u32)
+    }
 }
 
 /// What the rows are made of.

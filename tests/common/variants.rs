@@ -68,7 +68,7 @@ pub fn all_kernels(dialect: Dialect) -> HashSet<Kernel> {
                         for strategy in STRATEGIES {
                             all.extend(kernels(Plan::with_strategy(&problem, &capabilities, strategy).ok()));
                         }
-                        // A forced geometry is the same kernel on every class of adapters.
+                        // A forced geometry is the same on every class of adapters; what follows it backward comes with the strategies.
                         if capabilities.class == AdapterClass::Discrete {
                             all.extend(kernels(geometries(&problem, &capabilities)));
                         }

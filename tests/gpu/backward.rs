@@ -9,21 +9,20 @@ use gpu_layer_norm::{
 use crate::Outcome;
 use crate::common::gradients::{Found, GradientCase, strategies};
 use crate::common::sample::{Backward, Sample, Spot, Target};
-use crate::common::{AFFINES, Data, STRATEGIES, bare, element_budget, geometries, step, submit};
+use crate::common::{AFFINES, Data, STRATEGIES, Turns, bare, element_budget, geometries, step, submit};
 
 /// With given and with measured statistics, each tensor of every type, and another type for the gradients of the parameters.
 pub fn every_strategy(name: &str, device: &GpuDevice) -> Outcome {
     let shapes = [(7, 5), (70, 64), (300, 33), (9, 768), (3, 4097), (2, 9000)];
     let shapes = if name == "swiftshader" { &shapes[..4] } else { &shapes[..] };
-    let mut turn = 0_usize;
+    let mut turns = Turns::new(name, 4);
     for (i, &(rows, width)) in shapes.iter().enumerate() {
         for storage in StorageType::ALL {
             let spot = Spot { storage, ..Spot::default() };
             for normalization in [Normalization::LayerNorm, Normalization::RmsNorm] {
                 for strategy in STRATEGIES {
                     for given in [true, false] {
-                        turn += 1;
-                        if !turn.is_multiple_of(step(name, 5)) {
+                        if !turns.takes() {
                             continue;
                         }
                         let backward = Backward {
@@ -263,13 +262,12 @@ pub fn row_counts_on_device(_: &str, device: &GpuDevice) -> Outcome {
 
 /// Odd widths, offsets and strides in 16 bits, in place and apart, and gradients of parameters of 16 bits at odd places.
 pub fn shared_words(name: &str, device: &GpuDevice) -> Outcome {
-    let mut turn = 0_usize;
+    let mut turns = Turns::new(name, 4);
     for width in [1, 2, 7, 33, 130, 769] {
         for (i, storage) in [StorageType::F16, StorageType::Bf16].into_iter().enumerate() {
             for strategy in STRATEGIES {
                 for between in [0, 1] {
-                    turn += 1;
-                    if !turn.is_multiple_of(step(name, 5)) {
+                    if !turns.takes() {
                         continue;
                     }
                     let spot = |before| Spot { storage, before, between };
@@ -341,8 +339,9 @@ pub fn walks_in_place(name: &str, device: &GpuDevice) -> Outcome {
 /// What the planner picks for GPUs, and the other plans that it would have measured there: on any adapter they are right.
 pub fn plans_of_gpus(name: &str, device: &GpuDevice) -> Outcome {
     let budget = element_budget(name) / 2;
-    for width in [64, 768, 1001, 4096, 20_000] {
-        for storage in StorageType::ALL {
+    let step = step(name, 3);
+    for (w, width) in [64, 768, 1001, 4096, 20_000].into_iter().enumerate() {
+        for (s, storage) in StorageType::ALL.into_iter().enumerate() {
             let spot = Spot { storage, ..Spot::default() };
             let backward = Backward {
                 output_gradient: spot,
@@ -362,14 +361,14 @@ pub fn plans_of_gpus(name: &str, device: &GpuDevice) -> Outcome {
                 ..Sample::default()
             };
             let layer = GpuLayerNorm::new(device, &LayerNormConfig::new(width).expect_nothing())?;
-            for i in (0..).step_by(step(name, 3)) {
+            for i in ((w + s) % step..).step_by(step) {
                 let mut more = true;
                 let pick = |problem: &Problem| {
                     let capabilities = device.capabilities_for(problem);
                     let capabilities = Capabilities { class: AdapterClass::Discrete, ..capabilities };
                     let mut all = Plan::candidates(problem, &capabilities)?;
-                    more = i + step(name, 3) < all.len();
-                    Ok(all.swap_remove(i))
+                    more = i + step < all.len();
+                    Ok(all.swap_remove(i.min(all.len() - 1)))
                 };
                 sample.check_with(device, &layer, pick)?;
                 if !more {

@@ -1,7 +1,8 @@
 //! That a device measures chunks while the ranks exchange another one: without a clock, by an exchange that cannot end before that.
 //!
-//! Rank 1 is held back where its part of the first exchange is due, until rank 0 says that its device has measured as many chunks as may be
-//! under way. A pass that waited for an exchange before it measured more would never get there.
+//! Rank 1 is held back where its part of the second exchange is due, until rank 0 says that its device has measured the chunk that could only
+//! be begun after the first exchange. A pass that waited for an exchange before it measured more would never get there, nor would one that
+//! measured several chunks, then exchanged them all.
 
 use std::error::Error;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -14,8 +15,8 @@ use gpu_layer_norm_mpi::{DataParallel, Options, ShardedLayerNorm};
 
 /// Into how many chunks each pass is cut.
 const CHUNKS: u64 = 5;
-/// How many of them are under way at once.
-const AHEAD: u64 = 3;
+/// The first chunk that is begun after an exchange: three are under way at once.
+const NEXT: u64 = 4;
 /// Of the message by which rank 0 lets rank 1 go on.
 const TAG: i32 = 7;
 /// How long rank 1 waits for it.
@@ -60,10 +61,10 @@ impl log::Log for Listener {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let world = SimpleCommunicator::world();
         match (self.rank.get(), event) {
-            (Some(0), Event::Measured(AHEAD)) if !events.contains(&Event::Exchanged(1)) => {
+            (Some(0), Event::Measured(NEXT)) if !events.contains(&Event::Exchanged(2)) => {
                 world.process_at_rank(1).send_with_tag(&1_u8, TAG);
             }
-            (Some(1), Event::Measured(1)) => {
+            (Some(1), Event::Measured(2)) => {
                 let (rank_0, began) = (world.process_at_rank(0), Instant::now());
                 while rank_0.immediate_probe_with_tag(TAG).is_none() {
                     if began.elapsed() > LIMIT {
@@ -106,8 +107,8 @@ pub fn measuring_goes_on(world: &SimpleCommunicator) -> Result<(), Box<dyn Error
                 return Err(format!("{what}: exchanged before it was measured: {events:?}"));
             }
         }
-        if world.rank() == 0 && place(Event::Measured(AHEAD))? > place(Event::Exchanged(1))? {
-            return Err(format!("{what}: nothing was measured while the first chunk was exchanged: {events:?}"));
+        if world.rank() == 0 && place(Event::Measured(NEXT))? > place(Event::Exchanged(2))? {
+            return Err(format!("{what}: nothing was measured while the second chunk was exchanged: {events:?}"));
         }
         Ok(())
     };
