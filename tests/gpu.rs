@@ -56,15 +56,14 @@ fn main() {
             }));
         };
         add("every strategy runs", every_strategy);
-        add("widths 1 to 70", |name, device| widths(device, Turns::new(name, 2), name, 1..=70));
+        add("widths 1 to 70", |name, device| widths(name, device, 2, 1..=70));
         add("widths around powers of two to 4097", |name, device| {
             let near =
                 [128, 256, 512, 768, 1024, 3072, 4096].into_iter().flat_map(|width| [width - 1, width, width + 1]);
-            widths(device, Turns::new(name, 2), name, near.chain([1000]))
+            widths(name, device, 2, near.chain([1000]))
         });
         add("widths 8191 to 1000003", |name, device| {
-            let all = Turns::new(name, 1);
-            widths(device, all, name, [8191, 8192, 8193, 65_535, 65_536, 65_537, 1_000_003])
+            widths(name, device, 1, [8191, 8192, 8193, 65_535, 65_536, 65_537, 1_000_003])
         });
         add("row counts to 196608", row_counts);
         add("every geometry", every_geometry);
@@ -225,8 +224,9 @@ fn every_strategy(_: &str, device: &GpuDevice) -> Outcome {
 /// Every width with 1, 2, 3 or 7 rows, in turn, and with 64, as far as the adapter's budget goes, with the planner's pick, and
 /// with each forced strategy at the few rows. Each affine map of each of these is a kernel to compile, so they take the maps in
 /// turn, and so do the strategies: next to every width is one that tries the others.
-fn widths(device: &GpuDevice, mut turns: Turns, name: &str, widths: impl IntoIterator<Item = usize>) -> Outcome {
+fn widths(name: &str, device: &GpuDevice, step: usize, widths: impl IntoIterator<Item = usize>) -> Outcome {
     let budget = element_budget(name).min(1 << 16);
+    let mut turns = Turns::new(name, step);
     for width in widths {
         let most = (budget / width).max(1);
         let forced_rows = [1, 2, 3, 7][width / 2 % 4].min(most);
