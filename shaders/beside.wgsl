@@ -12,8 +12,8 @@ const QUADS: u32 = SPANS_PER_LANE / 4u;
 
 // Positions that a loop body takes at once.
 const POSITIONS: u32 = select(1u, 4u, WIDTH % 4u == 0u);
-// Positions that are added up as they come, before the sum of all takes them in with what that loses.
-const POSITION_BLOCK: u32 = 64u;
+// Positions that are added up as they come, before the sum of all takes them in with what that loses: eight terms at most (`steps`).
+const POSITION_BLOCK: u32 = 8u * POSITIONS;
 // Positions that the shift comes from, and how far they lie apart.
 const SAMPLED: u32 = 16u;
 const SAMPLED_STRIDE: u32 = max(WIDTH / SAMPLED, 1u);
@@ -52,12 +52,13 @@ fn block_about(span: Span, begin: u32, end: u32, shift: Quad) -> Sums {
     var block = Sums();
     var position = begin;
     loop {
-        block = add_position(block, difference_at(span, position, shift));
+        var some = add_position(Sums(), difference_at(span, position, shift));
         if POSITIONS == 4u {
-            block = add_position(block, difference_at(span, position + 1u, shift));
-            block = add_position(block, difference_at(span, position + 2u, shift));
-            block = add_position(block, difference_at(span, position + 3u, shift));
+            some = add_position(some, difference_at(span, position + 1u, shift));
+            let others = add_position(Sums(), difference_at(span, position + 2u, shift));
+            some = add(some, add_position(others, difference_at(span, position + 3u, shift)));
         }
+        block = add(block, some);
         position += POSITIONS;
         if position >= end {
             break;
@@ -73,9 +74,9 @@ fn all_of(total: Total) -> Sums {
 // The sums of x · factor − shift and of its square over all positions.
 fn sums_about(span: Span, shift: Quad, factor: Quad) -> Sums {
     var total = Total();
-    for (var begin = 0u; begin < params.turns; begin += POSITION_BLOCK) {
+    for (var begin = 0u; begin < params.turns; begin += 8u) {
         var block = Sums();
-        for (var position = begin; position < min(begin + POSITION_BLOCK, params.turns); position++) {
+        for (var position = begin; position < min(begin + 8u, params.turns); position++) {
             block = add_position(block, scaled_difference_at(span, position, shift, factor));
         }
         total = add_block(total, block);

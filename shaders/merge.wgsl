@@ -1,4 +1,4 @@
-// Second pass of strategy split: every span merges the moments of its row's segments, then normalizes its segment.
+// Second pass of strategy split: every span merges the moments of its row's segments, then normalizes its segment (`row`).
 //
 // The merge is that of Chan, Golub and LeVeque. About an origin, that of the first segment, with e_i = shift_i − origin:
 //     Σ (x − origin) = Σ_i (D_i + n_i e_i),   Σ (x − origin)² = Σ_i (S_i + e_i (2 D_i + n_i e_i))
@@ -50,14 +50,25 @@ fn segment_sums(span: Span, segment: u32, origin: f32, exponent: i32, ordinary: 
     return moved_sums(span, segment, in_unit(moments, exponent), origin);
 }
 
+fn kept_pair(value: vec2<f32>) -> vec2<f32> {
+    return bitcast<vec2<f32>>(bitcast<vec2<u32>>(value) & vec2<u32>(params.all_bits));
+}
+
+// Two sums and what they lost, with those of one segment more, as in `add_block`.
+fn add_segment(total: vec4<f32>, segment: vec2<f32>) -> vec4<f32> {
+    let sums = kept_pair(total.xy + segment);
+    let added = kept_pair(sums - total.xy);
+    let old = kept_pair(sums - added);
+    return vec4<f32>(sums, total.zw + (kept_pair(total.xy - old) + kept_pair(segment - added)));
+}
+
 // The sums of all segments.
 fn merged_sums(span: Span, origin: f32, exponent: i32, ordinary: bool) -> vec2<f32> {
     var total = vec4<f32>(0.0);
     for (var turn = 0u; turn < MERGE_TURNS; turn++) {
-        let sums = segment_sums(span, turn * LANES + span.lane, origin, exponent, ordinary);
-        total = add_parts(total, vec4<f32>(sums, 0.0, 0.0));
+        total = add_segment(total, segment_sums(span, turn * LANES + span.lane, origin, exponent, ordinary));
     }
-    return span_sums_of(total);
+    return span_sums_of(vec3<f32>(total.x + total.z, total.y, total.w));
 }
 
 // No exponent is below this.
@@ -77,8 +88,15 @@ fn merge_exponent(span: Span, origin: f32, exponent: i32) -> i32 {
     return i32(span_max(largest)) + NO_EXPONENT;
 }
 
-// As `measure_again` of `rare`, from the moments of the segments.
-fn merge_again(span: Span) -> Moments {
+// The moments of a row, in the unit 1, where no segment was measured in another.
+fn span_moments(span: Span, slot: u32) -> Moments {
+    let origin = partial_of(span, 0u).shift;
+    let sums = merged_sums(span, origin, 0, true);
+    return Moments(origin, sums.x, sums.y, 0);
+}
+
+// The moments of any other row; as in `rare`, but from those of the segments.
+fn measure_again(span: Span) -> Moments {
     let limit = eps_limit();
     let small = clamp(-merge_magnitude(span), -126, min(126, limit));
     let first = partial_of(span, 0u);
@@ -100,21 +118,4 @@ fn merge_magnitude(span: Span) -> i32 {
         largest = max(largest, u32(exponent - NO_EXPONENT));
     }
     return i32(span_max(largest)) + NO_EXPONENT;
-}
-
-fn measure(place: Place, slot: u32) -> bool {
-    let span = span_at(place, slot);
-    let origin = partial_of(span, 0u).shift;
-    let sums = merged_sums(span, origin, 0, true);
-    return measured(slot, Moments(origin, sums.x, sums.y, 0));
-}
-
-fn kernel(place: Place) {
-    if workgroup_or(u32(measure(place, 0u))) == 0u {
-        span_normalize(place);
-    } else {
-        scalings[0] = chosen(scaling_of(merge_again(span_at(place, 0u))), scalings[0], rare[0]);
-        normalize_again(place);
-    }
-    write_statistics(place);
 }

@@ -2,48 +2,68 @@
 // them was more than a standard deviation off their mean. They are measured again, from memory, in a unit in which their
 // elements spread over about 1. Ordinary rows pass by with one branch.
 
-// The largest magnitude of x · factor − shift in the span, as bits.
-fn largest_difference(span: Span, shift: f32, factor: f32) -> u32 {
+// What a span shows in some unit about some shift: the largest magnitude of x · factor − shift, as bits, and its sums.
+struct Look {
+    largest: u32,
+    parts: vec3<f32>,
+}
+
+// One unit in each turn, because the code had better be short. Sums in blocks, as in `memory`.
+fn look_at(span: Span, shift: f32, factor: f32) -> Look {
     var largest = 0u;
+    var block = Sums();
+    var total = Total();
     var turn = 0u;
     loop {
-        largest = max(largest, unit_largest(memory_difference(span, turn, shift, factor)));
+        let difference = memory_difference(span, turn, shift, factor);
+        largest = max(largest, unit_largest(difference));
+        block = add_unit(block, difference);
         turn++;
+        if TURNS > BLOCK && (turn % BLOCK == 0u || turn >= params.turns) {
+            total = add_block(total, block);
+            block = Sums();
+        }
         if turn >= params.turns {
             break;
         }
     }
-    return span_max(largest);
+    if TURNS > BLOCK {
+        return Look(largest, total_of(total));
+    }
+    return Look(largest, sums_of(block));
 }
 
+// Four rounds of one loop body, whose number a driver cannot see; by the binding, because a browser takes the private copy for one
+// that differs from lane to lane, and the rounds have barriers.
 fn measure_again(span: Span) -> Moments {
     let limit = eps_limit();
     let origin = origin_of(span);
-    // The unit in which no element is above 4, so that no difference overflows; in it how far elements are from the first one, and
-    // the unit in which that is about 1, even if the elements are up to 2^24 there. Where all are equal, their own.
     var exponent = 0;
-    var about = 0.0;
+    var shift = 0.0;
     var first_largest = 0u;
-    // Two rounds of one loop body, whose number a driver cannot see; by the binding, because a browser takes the private copy for
-    // one that differs from lane to lane, and the rounds have barriers.
-    for (var round = 0u; round < min(bound_params.turns + 1u, 2u); round++) {
-        let largest = largest_difference(span, about, power_of_two(exponent));
-        let by = -exponent_of(bitcast<f32>(largest));
-        if round == 0u {
-            first_largest = largest;
-            exponent = clamp(by, -126, min(126, limit));
-            about = scaled(origin, exponent);
-        } else {
-            exponent = select(min(exponent + clamp(by, 0, 24), limit), 0, largest < 0x800000u);
-        }
-    }
-    // About the first element, then about the mean that this gives.
-    let factor = power_of_two(exponent);
-    var shift = scaled(origin, exponent);
     var sums = vec2<f32>(0.0);
-    for (var round = 0u; round < min(bound_params.turns + 1u, 2u); round++) {
-        shift = kept_scalar(shift_again(shift, sums.x / span_count(span)));
-        sums = memory_sums(span, shift, factor);
+    for (var round = 0u; round < min(bound_params.turns + 3u, 4u); round++) {
+        let look = look_at(span, shift, power_of_two(exponent));
+        if round < 2u {
+            // How large the elements are tells the unit in which none is above 4, so that no difference overflows; how far they are
+            // from the first one there, the unit in which that is about 1, even if the elements are up to 2^24 in it. Where all are
+            // equal, their own.
+            let largest = span_max(look.largest);
+            let by = -exponent_of(bitcast<f32>(largest));
+            if round == 0u {
+                first_largest = largest;
+                exponent = clamp(by, -126, min(126, limit));
+            } else {
+                exponent = select(min(exponent + clamp(by, 0, 24), limit), 0, largest < 0x800000u);
+            }
+            shift = scaled(origin, exponent);
+        } else {
+            // The sums about the first element, then about the mean that these give.
+            sums = span_sums_of(look.parts);
+            if round == 2u {
+                shift = kept_scalar(shift_again(shift, sums.x / span_count(span)));
+            }
+        }
     }
     let squares = select(sums.y, bitcast<f32>(squares_of_no_number(first_largest)), first_largest >= EXPONENT_BITS);
     return Moments(shift, sums.x, squares, exponent);

@@ -1,9 +1,11 @@
-// Normalization of whole rows: strategies resident (access/held), partly resident (access/partly) and streaming (access/reread).
+// From what is measured of a row to its output: strategies resident (access/held), partly resident (access/partly) and streaming
+// (access/reread), and the second pass of strategy split.
 //
 //     y = (x − mean) / sqrt(variance + eps) · weight + bias, or without the mean
 //
-// LANES invocations share a row, SPANS_PER_WORKGROUP rows share a workgroup.
-// Bindings: 0 params, those of the tensors. SEGMENTS = 1.
+// LANES invocations share a span, SPANS_PER_WORKGROUP spans share a workgroup. `span_moments` measures a span as almost all are,
+// `measure_again` any (`measure` and `rare`, or `merge`).
+// Bindings: 0 params, those of the tensors.
 
 // Whether the span is to be measured again.
 fn measure(place: Place, slot: u32) -> bool {

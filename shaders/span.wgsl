@@ -46,7 +46,7 @@ fn condition_of(row: u32) -> u32 {
 
 // False past the end of the span, also for turns from TURNS on.
 fn in_span(span: Span, turn: u32, even: bool) -> bool {
-    return even || unit_index(span, turn) < span.units;
+    return even | is_whole(turn) | (unit_index(span, turn) < span.units);
 }
 
 // All bits for the units of the span, none past its end.
@@ -58,7 +58,7 @@ fn unit_mask(span: Span, turn: u32, even: bool) -> u32 {
 // lanes that part for one may not have met again where a subgroup adds up.
 fn position_at(span: Span, turn: u32, even: bool) -> u32 {
     let index = unit_index(span, turn);
-    return span.begin + select(min(index, span.units - 1u), index, even);
+    return span.begin + select(min(index, span.units - 1u), index, even | is_whole(turn));
 }
 
 // That unit.

@@ -34,32 +34,40 @@ fn add_block(total: Total, block: Sums) -> Total {
     return Total(Sums(differences, squares), lost);
 }
 
-// What one invocation brings to the sums over all that share a span: the sums of the differences and of the squares, and what
-// they lost.
-fn total_of(total: Total) -> vec4<f32> {
-    let lost = vec2<f32>(quad_sum(total.lost.differences), quad_sum(total.lost.squares));
-    return vec4<f32>(quad_sum(total.sums.differences), quad_sum(total.sums.squares), lost);
+// The same of the block with this index, which is a constant: the sums of two blocks are rounded once, which is little.
+fn add_indexed_block(total: Total, block: Sums, index: u32) -> Total {
+    if index == 0u {
+        return Total(block, Sums());
+    }
+    if index == 1u {
+        return Total(add(total.sums, block), Sums());
+    }
+    return add_block(total, block);
 }
 
-fn sums_of(sums: Sums) -> vec4<f32> {
-    return vec4<f32>(quad_sum(sums.differences), quad_sum(sums.squares), 0.0, 0.0);
+// What one invocation brings to the sums over all that share a span: the sum of the differences, that of the squares, and what the
+// latter lost.
+fn total_of(total: Total) -> vec3<f32> {
+    let differences = quad_sum(total.sums.differences) + quad_sum(total.lost.differences);
+    return vec3<f32>(differences, quad_sum(total.sums.squares), quad_sum(total.lost.squares));
 }
 
-fn kept_pair(value: vec2<f32>) -> vec2<f32> {
-    return bitcast<vec2<f32>>(bitcast<vec2<u32>>(value) & vec2<u32>(params.all_bits));
+fn sums_of(sums: Sums) -> vec3<f32> {
+    return vec3<f32>(quad_sum(sums.differences), quad_sum(sums.squares), 0.0);
 }
 
-// As `add_block`, of what two invocations bring.
-fn add_parts(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
-    let sums = kept_pair(a.xy + b.xy);
-    let added = kept_pair(sums - a.xy);
-    let old = kept_pair(sums - added);
-    let lost = kept_pair(a.xy - old) + kept_pair(b.xy - added);
-    return vec4<f32>(sums, a.zw + b.zw + lost);
+// What two invocations bring, together. An outlier's square may be so large that all others are lost next to it, so that what is
+// lost is kept, as in `add_block`. Differences grow no larger than the root of that, and lose nothing that matters.
+fn add_parts(a: vec3<f32>, b: vec3<f32>) -> vec3<f32> {
+    let squares = kept_scalar(a.y + b.y);
+    let added = kept_scalar(squares - a.y);
+    let old = kept_scalar(squares - added);
+    let lost = kept_scalar(a.y - old) + kept_scalar(b.y - added);
+    return vec3<f32>(a.x + b.x, squares, a.z + b.z + lost);
 }
 
 // The two sums. What one lost is no number where it is infinite.
-fn sums_of_parts(parts: vec4<f32>) -> vec2<f32> {
-    let exponents = bitcast<vec2<u32>>(parts.xy) & vec2<u32>(EXPONENT_BITS);
-    return parts.xy + select(parts.zw, vec2<f32>(0.0), exponents == vec2<u32>(EXPONENT_BITS));
+fn sums_of_parts(parts: vec3<f32>) -> vec2<f32> {
+    let is_end = (bitcast<u32>(parts.y) & EXPONENT_BITS) == EXPONENT_BITS;
+    return vec2<f32>(parts.x, parts.y + select(parts.z, 0.0, is_end));
 }

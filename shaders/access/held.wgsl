@@ -5,9 +5,6 @@
 
 const HELD_EVEN: bool = WHOLE_TURNS && WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % LANES == 0u;
 
-// Turns that are added up as they come.
-const HELD_BLOCK: u32 = select(16u, 4u, UNIT == 1u);
-
 var<private> held: array<Source, TURNS * SPANS_PER_LANE>;
 
 fn span_read(span: Span, slot: u32) {
@@ -33,19 +30,19 @@ fn span_shift(span: Span, slot: u32) -> f32 {
 
 fn span_sums(span: Span, slot: u32, shift: f32) -> vec2<f32> {
     var total = Total();
-    // In blocks, as in `memory`; which turn ends one is known when the loop is unrolled.
+    // In blocks; which turn ends one is known when the loop is unrolled.
     var block = Sums();
     for (var turn = 0u; turn < TURNS; turn++) {
         block = add_unit(block, held_difference(span, slot, turn, shift));
-        if turn % HELD_BLOCK == HELD_BLOCK - 1u && turn != TURNS - 1u {
-            total = add_block(total, block);
+        if turn % BLOCK == BLOCK - 1u || turn == TURNS - 1u {
+            total = add_indexed_block(total, block, turn / BLOCK);
             block = Sums();
         }
     }
-    if TURNS <= HELD_BLOCK {
-        return span_sums_of(sums_of(block));
+    if TURNS <= 2u * BLOCK {
+        return span_sums_of(sums_of(total.sums));
     }
-    return span_sums_of(total_of(add_block(total, block)));
+    return span_sums_of(total_of(total));
 }
 
 // The shift is the mean.

@@ -10,11 +10,6 @@ var<private> held: array<Source, REGISTERS>;
 // One more than there may be, because an array has at least one element.
 var<workgroup> shared_units: array<Source, SHARED * WORKGROUP_SIZE + 1u>;
 
-// Where the units in workgroup memory end. Not the constant: unrolled loops over them would only be longer.
-fn shared_end() -> u32 {
-    return min(REGISTERS + SHARED, params.turns);
-}
-
 fn shared_index(span: Span, turn: u32) -> u32 {
     return (turn - REGISTERS) * WORKGROUP_SIZE + span.lane;
 }
@@ -22,10 +17,10 @@ fn shared_index(span: Span, turn: u32) -> u32 {
 // Each lane writes and reads its own units of workgroup memory alone, so there is no barrier.
 fn span_read(span: Span, slot: u32) {
     for (var turn = 0u; turn < REGISTERS; turn++) {
-        held[turn] = unit_load(span, turn, WHOLE_TURNS);
+        held[turn] = unit_load(span, turn, HELD_EVEN);
     }
     for (var turn = REGISTERS; turn < REGISTERS + SHARED; turn++) {
-        shared_units[shared_index(span, turn)] = unit_load(span, turn, WHOLE_TURNS);
+        shared_units[shared_index(span, turn)] = unit_load(span, turn, HELD_EVEN);
     }
 }
 
@@ -34,26 +29,34 @@ fn span_shift(span: Span, slot: u32) -> f32 {
     let origin = span_first(span);
     var sum = Quad(0.0);
     for (var turn = 0u; turn < REGISTERS; turn++) {
-        sum += unit_sum(unit_difference(source_unit(held[turn]), origin, unit_mask(span, turn, WHOLE_TURNS)));
+        sum += unit_sum(unit_difference(source_unit(held[turn]), origin, unit_mask(span, turn, HELD_EVEN)));
     }
     return origin + span_sum(quad_sum(sum)) / f32(REGISTERS * LANES * UNIT);
 }
 
+// The unit of this lane in a turn that is not in registers.
+fn unit_beyond(span: Span, turn: u32) -> Source {
+    if turn < REGISTERS + SHARED {
+        return shared_units[shared_index(span, turn)];
+    }
+    return unit_load(span, turn, HELD_EVEN);
+}
+
 fn span_sums(span: Span, slot: u32, shift: f32) -> vec2<f32> {
-    var sums = Sums();
+    var total = Total();
+    var block = Sums();
+    // As in `held`.
     for (var turn = 0u; turn < REGISTERS; turn++) {
-        sums = add_unit(sums, unit_difference(source_unit(held[turn]), shift, unit_mask(span, turn, WHOLE_TURNS)));
+        block = add_unit(block, unit_difference(source_unit(held[turn]), shift, unit_mask(span, turn, HELD_EVEN)));
+        if turn % BLOCK == BLOCK - 1u || turn == REGISTERS - 1u {
+            total = add_indexed_block(total, block, turn / BLOCK);
+            block = Sums();
+        }
     }
-    for (var turn = REGISTERS; turn < shared_end(); turn++) {
-        let unit = source_unit(shared_units[shared_index(span, turn)]);
-        sums = add_unit(sums, unit_difference(unit, shift, unit_mask(span, turn, WHOLE_TURNS)));
-    }
-    var total = add_block(Total(), sums);
-    // In blocks, as in `memory`.
-    for (var begin = REGISTERS + SHARED; begin < params.turns; begin += BLOCK) {
-        var block = Sums();
+    for (var begin = REGISTERS; begin < params.turns; begin += BLOCK) {
+        block = Sums();
         for (var turn = begin; turn < min(begin + BLOCK, params.turns); turn++) {
-            let unit = source_unit(unit_load(span, turn, HELD_EVEN));
+            let unit = source_unit(unit_beyond(span, turn));
             block = add_unit(block, unit_difference(unit, shift, unit_mask(span, turn, HELD_EVEN)));
         }
         total = add_block(total, block);

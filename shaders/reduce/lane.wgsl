@@ -9,7 +9,7 @@ fn span_sum_each(value: vec4<f32>) -> vec4<f32> {
     return value;
 }
 
-fn span_sums_of(parts: vec4<f32>) -> vec2<f32> {
+fn span_sums_of(parts: vec3<f32>) -> vec2<f32> {
     return sums_of_parts(parts);
 }
 

@@ -6,6 +6,10 @@
 // subgroup, in order; the lanes of a subgroup have not parted.
 
 const SLOTS: u32 = WORKGROUP_SIZE / SUBGROUP_SIZE;
+// Invocations that add up all slots together.
+const SHARERS: u32 = min(SLOTS, SUBGROUP_SIZE);
+const SUBGROUP_STEPS: u32 = firstTrailingBit(SUBGROUP_SIZE);
+const SHARER_STEPS: u32 = firstTrailingBit(SHARERS);
 
 // Two banks, used in turn: when a bank is written again, a barrier has passed since it was read.
 var<workgroup> slots: array<vec4<f32>, 2u * SLOTS>;
@@ -14,80 +18,124 @@ var<workgroup> raised: u32;
 var<private> bank: u32;
 var<private> reduce_index: u32;
 
-// Over SUBGROUP_SIZE invocations: of one number, and with what the sums lose.
-fn group_sum(value: f32) -> f32 {
+// Over 2^steps neighbouring invocations, as in `reduce/subgroup`: of one number, of four, and with what the sums lose.
+fn group_sum(value: f32, size: u32) -> f32 {
     var total = value;
-    for (var mask = SUBGROUP_SIZE / 2u; mask > 0u; mask /= 2u) {
-        total += subgroupShuffleXor(total, mask);
+    if size > 1u {
+        total += subgroupShuffleXor(total, 1u);
+    }
+    if size > 2u {
+        total += subgroupShuffleXor(total, 2u);
+    }
+    if size > 4u {
+        total += subgroupShuffleXor(total, 4u);
+    }
+    if size > 8u {
+        total += subgroupShuffleXor(total, 8u);
+    }
+    if size > 16u {
+        total += subgroupShuffleXor(total, 16u);
+    }
+    if size > 32u {
+        total += subgroupShuffleXor(total, 32u);
+    }
+    if size > 64u {
+        total += subgroupShuffleXor(total, 64u);
     }
     return total;
 }
 
-fn group_sum_each(value: vec4<f32>) -> vec4<f32> {
+fn group_sum_each(value: vec4<f32>, size: u32) -> vec4<f32> {
     var total = value;
-    for (var mask = SUBGROUP_SIZE / 2u; mask > 0u; mask /= 2u) {
-        total += subgroupShuffleXor(total, mask);
+    if size > 1u {
+        total += subgroupShuffleXor(total, 1u);
+    }
+    if size > 2u {
+        total += subgroupShuffleXor(total, 2u);
+    }
+    if size > 4u {
+        total += subgroupShuffleXor(total, 4u);
+    }
+    if size > 8u {
+        total += subgroupShuffleXor(total, 8u);
+    }
+    if size > 16u {
+        total += subgroupShuffleXor(total, 16u);
+    }
+    if size > 32u {
+        total += subgroupShuffleXor(total, 32u);
+    }
+    if size > 64u {
+        total += subgroupShuffleXor(total, 64u);
     }
     return total;
 }
 
-fn group_sums(parts: vec4<f32>) -> vec4<f32> {
+fn group_sums(parts: vec3<f32>, size: u32) -> vec3<f32> {
     var total = parts;
-    for (var mask = SUBGROUP_SIZE / 2u; mask > 0u; mask /= 2u) {
-        total = add_parts(total, subgroupShuffleXor(total, mask));
+    if size > 1u {
+        total = add_parts(total, subgroupShuffleXor(total, 1u));
+    }
+    if size > 2u {
+        total = add_parts(total, subgroupShuffleXor(total, 2u));
+    }
+    if size > 4u {
+        total = add_parts(total, subgroupShuffleXor(total, 4u));
+    }
+    if size > 8u {
+        total = add_parts(total, subgroupShuffleXor(total, 8u));
+    }
+    if size > 16u {
+        total = add_parts(total, subgroupShuffleXor(total, 16u));
+    }
+    if size > 32u {
+        total = add_parts(total, subgroupShuffleXor(total, 32u));
+    }
+    if size > 64u {
+        total = add_parts(total, subgroupShuffleXor(total, 64u));
     }
     return total;
 }
 
-fn span_sums_of(parts: vec4<f32>) -> vec2<f32> {
-    let part = group_sums(parts);
-    let group_lane = reduce_index % SUBGROUP_SIZE;
-    if group_lane == 0u {
+// Leaves what the SUBGROUP_SIZE invocations around this one came to, and waits for all others. Says which slot is the first that
+// this one is to add up: every SHARERS invocations add up all of them, and come to the same bits.
+fn share(part: vec4<f32>) -> u32 {
+    if reduce_index % SUBGROUP_SIZE == 0u {
         slots[bank + reduce_index / SUBGROUP_SIZE] = part;
     }
     workgroupBarrier();
-    // Every SUBGROUP_SIZE invocations add up all slots, and come to the same bits.
-    var total = vec4<f32>(0.0);
-    for (var first = 0u; first < SLOTS; first += SUBGROUP_SIZE) {
-        let slot = slots[bank + min(first + group_lane, SLOTS - 1u)];
-        total = add_parts(total, select(vec4<f32>(0.0), slot, first + group_lane < SLOTS));
-    }
+    let first = bank + reduce_index % SHARERS;
     bank = SLOTS - bank;
-    return sums_of_parts(group_sums(total));
+    return first;
+}
+
+fn span_sums_of(parts: vec3<f32>) -> vec2<f32> {
+    let first = share(vec4<f32>(group_sums(parts, SUBGROUP_SIZE), 0.0));
+    var total = slots[first].xyz;
+    for (var next = SHARERS; next < SLOTS; next += SHARERS) {
+        total = add_parts(total, slots[first + next].xyz);
+    }
+    return sums_of_parts(group_sums(total, SHARERS));
 }
 
 // As `span_sums_of`, of one number; what it loses does not matter.
 fn span_sum(value: f32) -> f32 {
-    let part = group_sum(value);
-    let group_lane = reduce_index % SUBGROUP_SIZE;
-    if group_lane == 0u {
-        slots[bank + reduce_index / SUBGROUP_SIZE].x = part;
+    let first = share(vec4<f32>(group_sum(value, SUBGROUP_SIZE), 0.0, 0.0, 0.0));
+    var total = slots[first].x;
+    for (var next = SHARERS; next < SLOTS; next += SHARERS) {
+        total += slots[first + next].x;
     }
-    workgroupBarrier();
-    var total = 0.0;
-    for (var first = 0u; first < SLOTS; first += SUBGROUP_SIZE) {
-        let slot = slots[bank + min(first + group_lane, SLOTS - 1u)].x;
-        total += select(0.0, slot, first + group_lane < SLOTS);
-    }
-    bank = SLOTS - bank;
-    return group_sum(total);
+    return group_sum(total, SHARERS);
 }
 
 // Of four numbers, each for itself.
 fn span_sum_each(value: vec4<f32>) -> vec4<f32> {
-    let part = group_sum_each(value);
-    let group_lane = reduce_index % SUBGROUP_SIZE;
-    if group_lane == 0u {
-        slots[bank + reduce_index / SUBGROUP_SIZE] = part;
+    let first = share(group_sum_each(value, SUBGROUP_SIZE));
+    var total = slots[first];
+    for (var next = SHARERS; next < SLOTS; next += SHARERS) {
+        total += slots[first + next];
     }
-    workgroupBarrier();
-    var total = vec4<f32>(0.0);
-    for (var first = 0u; first < SLOTS; first += SUBGROUP_SIZE) {
-        let slot = slots[bank + min(first + group_lane, SLOTS - 1u)];
-        total += select(vec4<f32>(0.0), slot, first + group_lane < SLOTS);
-    }
-    bank = SLOTS - bank;
-    return group_sum_each(total);
+    return group_sum_each(total, SHARERS);
 }
 
 // Before a sum that follows what lanes may have parted for. Browsers have no barrier of subgroups.

@@ -10,23 +10,24 @@ var<workgroup> raised: u32;
 var<private> reduce_index: u32;
 
 fn span_sum(value: f32) -> f32 {
-    return span_sums_of(vec4<f32>(value, 0.0, 0.0, 0.0)).x;
+    return span_sums_of(vec3<f32>(value, 0.0, 0.0)).x;
 }
 
-fn span_sums_of(parts: vec4<f32>) -> vec2<f32> {
+fn span_sums_of(parts: vec3<f32>) -> vec2<f32> {
     let lane_in_span = reduce_index % LANES;
-    sums[reduce_index] = parts;
+    sums[reduce_index] = vec4<f32>(parts, 0.0);
     workgroupBarrier();
     for (var distance = LANES / 2u; distance > 0u; distance /= 2u) {
         if lane_in_span < distance {
-            sums[reduce_index] = add_parts(sums[reduce_index], sums[reduce_index + distance]);
+            let both = add_parts(sums[reduce_index].xyz, sums[reduce_index + distance].xyz);
+            sums[reduce_index] = vec4<f32>(both, 0.0);
         }
         workgroupBarrier();
     }
     let total = sums[reduce_index - lane_in_span];
     // The next reduction writes what this one reads.
     workgroupBarrier();
-    return sums_of_parts(total);
+    return sums_of_parts(total.xyz);
 }
 
 // Of four numbers, each for itself.

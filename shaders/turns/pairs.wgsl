@@ -6,6 +6,12 @@
 
 const WHOLE_TURNS: bool = false;
 
+// Whether every lane surely has a unit in this turn, for turns that are constants: all but the first two and the last two of a whole
+// row.
+fn is_whole(turn: u32) -> bool {
+    return !REREAD & (SEGMENTS == 1u) & (turn >= 2u) & (turn + 2u < TURNS);
+}
+
 // The unit that a lane has in turn 0. Before the first unit of the span it is −1, wrapped: no unit of it, as those past its end are
 // none.
 fn first_unit(row: u32, lane: u32) -> u32 {

@@ -4,6 +4,11 @@
 // Whether every lane has a unit in every turn before the last one.
 const WHOLE_TURNS: bool = true;
 
+// Whether every lane surely has a unit in this turn, for turns that are constants: all but the last of a whole row.
+fn is_whole(turn: u32) -> bool {
+    return !REREAD & (SEGMENTS == 1u) & (turn + 1u < TURNS);
+}
+
 // The unit that a lane has in turn 0.
 fn first_unit(row: u32, lane: u32) -> u32 {
     return lane;

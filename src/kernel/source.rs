@@ -839,6 +839,7 @@ impl Kernel {
     fn unpacked(&self, storage: StorageType, words: &str) -> String {
         match storage {
             StorageType::F16 if self.unpack_f16 => format!("unpack_f16({words})"),
+            StorageType::Bf16 if self.unit.is_vector() => format!("unpack_bf16({words})"),
             _ if self.unit.is_vector() => format!("decode_{storage}(unpack({words}))"),
             _ => format!("decode_{storage}({words})"),
         }
@@ -1038,7 +1039,9 @@ impl Kernel {
                 if is_small(&role) {
                     let (first, second) = (self.packed(storage, "first"), self.packed(storage, "second"));
                     writeln!(wgsl, "    let low = {first};\n    let high = {second};")?;
-                    writeln!(wgsl, "    if has_first && has_second && index % 2u == 0u {{")?;
+                    // Pairs are words of the one, and of the other where that lies alike.
+                    let alike = if role == whole { "" } else { " & (index % 2u == 0u)" };
+                    writeln!(wgsl, "    if has_first & has_second{alike} {{")?;
                     writeln!(
                         wgsl,
                         "        atomicStore(&{target}[index / 2u], half_to(low, 0u) | half_to(high, 1u));"
@@ -1072,6 +1075,9 @@ impl Kernel {
         ] {
             if self.tensors().any(|(_, slot)| slot.storage == storage) {
                 fragments.push(fragment);
+                if storage == StorageType::Bf16 && self.unit.is_vector() {
+                    fragments.push(include_str!("../../shaders/storage/bf16_vector.wgsl"));
+                }
             }
         }
         if self.unpack_f16 || self.pack_f16 {
@@ -1101,9 +1107,8 @@ impl Kernel {
         }
         fragments.push(match self.entry {
             Entry::Row if self.unit == Unit::Rows => include_str!("../../shaders/beside.wgsl"),
-            Entry::Row => include_str!("../../shaders/row.wgsl"),
+            Entry::Row | Entry::Merge => include_str!("../../shaders/row.wgsl"),
             Entry::Partial => include_str!("../../shaders/partial.wgsl"),
-            Entry::Merge => include_str!("../../shaders/merge.wgsl"),
             Entry::CausalTiles => include_str!("../../shaders/causal_tiles.wgsl"),
             Entry::CausalCarries => include_str!("../../shaders/causal_carries.wgsl"),
             Entry::CausalRows => include_str!("../../shaders/causal_rows.wgsl"),
@@ -1216,8 +1221,12 @@ impl Kernel {
                 Access::Reread => include_str!("../../shaders/access/reread.wgsl"),
             },
         ];
-        if matches!(self.entry, Entry::Row | Entry::Partial) {
-            fragments.extend([include_str!("../../shaders/measure.wgsl"), include_str!("../../shaders/rare.wgsl")]);
+        match self.entry {
+            Entry::Merge => fragments.push(include_str!("../../shaders/merge.wgsl")),
+            Entry::NormalizeKnown => {}
+            _ => {
+                fragments.extend([include_str!("../../shaders/measure.wgsl"), include_str!("../../shaders/rare.wgsl")])
+            }
         }
         if self.entry == Entry::Partial {
             return fragments;

@@ -91,10 +91,12 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities, traits:
         let of_lane = units.div_ceil(lanes);
         // In units of 16 bytes. A workgroup of 1,024 has 64 registers to an invocation in all.
         let registers = if tight {
-            if of_unit > of_held { 1 } else { 3 / tensors }
+            if of_unit > of_held { 1 } else { 2 / tensors }
+        } else if of_unit == 1 {
+            4 / tensors
         } else if lanes <= RESIDENT && of_unit <= 4 {
             8
-        } else if of_lane * of_held <= 32 || of_held == 8 {
+        } else if of_lane * of_held <= 32 || of_held == 8 || tensors == 2 {
             4
         } else {
             6
