@@ -12,8 +12,9 @@ const QUADS: u32 = SPANS_PER_LANE / 4u;
 
 // Positions that a loop body takes at once.
 const POSITIONS: u32 = select(1u, 4u, WIDTH % 4u == 0u);
-// Positions that are added up as they come, before the sum of all takes them in with what that loses: eight terms at most (`steps`).
-const POSITION_BLOCK: u32 = 8u * POSITIONS;
+// Terms that are added up as they come, before the sum of all takes them in with what that loses (`steps`), and their positions.
+const TERMS: u32 = 8u;
+const POSITION_BLOCK: u32 = TERMS * POSITIONS;
 // Positions that the shift comes from, and how far they lie apart.
 const SAMPLED: u32 = 16u;
 const SAMPLED_STRIDE: u32 = max(WIDTH / SAMPLED, 1u);
@@ -74,12 +75,18 @@ fn all_of(total: Total) -> Sums {
 // The sums of x · factor − shift and of its square over all positions.
 fn sums_about(span: Span, shift: Quad, factor: Quad) -> Sums {
     var total = Total();
-    for (var begin = 0u; begin < params.turns; begin += 8u) {
-        var block = Sums();
-        for (var position = begin; position < min(begin + 8u, params.turns); position++) {
-            block = add_position(block, scaled_difference_at(span, position, shift, factor));
+    var block = Sums();
+    var position = 0u;
+    loop {
+        block = add_position(block, scaled_difference_at(span, position, shift, factor));
+        position++;
+        if position % TERMS == 0u || position >= params.turns {
+            total = add_block(total, block);
+            block = Sums();
         }
-        total = add_block(total, block);
+        if position >= params.turns {
+            break;
+        }
     }
     return all_of(total);
 }

@@ -8,7 +8,7 @@ struct Look {
     parts: vec3<f32>,
 }
 
-// One unit in each turn, because the code had better be short. Sums in blocks, as in `memory`.
+// One unit in each turn, because the code had better be short.
 fn look_at(span: Span, shift: f32, factor: f32) -> Look {
     var largest = 0u;
     var block = Sums();
@@ -19,7 +19,7 @@ fn look_at(span: Span, shift: f32, factor: f32) -> Look {
         largest = max(largest, unit_largest(difference));
         block = add_unit(block, difference);
         turn++;
-        if TURNS > BLOCK && (turn % BLOCK == 0u || turn >= params.turns) {
+        if TURNS > SINGLE_BLOCK && (turn % SINGLE_BLOCK == 0u || turn >= params.turns) {
             total = add_block(total, block);
             block = Sums();
         }
@@ -27,7 +27,7 @@ fn look_at(span: Span, shift: f32, factor: f32) -> Look {
             break;
         }
     }
-    if TURNS > BLOCK {
+    if TURNS > SINGLE_BLOCK {
         return Look(largest, total_of(total));
     }
     return Look(largest, sums_of(block));

@@ -29,6 +29,8 @@ use gpu_layer_norm::{
 use libtest_mimic::{Arguments, Failed, Trial};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 
 type Outcome = Result<(), Failed>;
 
@@ -71,6 +73,7 @@ fn main() {
         add("unbiased variance and eps", variance_and_eps);
         add("accuracy at every mean and with an outlier", accuracy);
         add("the bound holds for rows with an outlier of any size", outliers);
+        add("the bounds hold for rows of two values", two_values);
         add("rstd of constant rows with a tiny eps", tiny_eps);
         add("a constant row gives exactly the bias", constant_rows);
         add("magnitudes 1e-30 to 1e37", magnitudes);
@@ -372,6 +375,49 @@ fn outliers(name: &str, device: &GpuDevice) -> Outcome {
             }
         }
     }
+    Ok(())
+}
+
+/// Rows in which each element has one of two values, as those of a mask have, every second time beside an outlier. All squares of
+/// differences are about the same, and so are the errors of their sums: they add up where those of other rows cancel out. Half of the
+/// rows are so large that they are measured again.
+fn two_values(name: &str, device: &GpuDevice) -> Outcome {
+    let (rows, mut turns, mut count) = (256, Turns::new(name, 4), 0);
+    for width in [128, 257, 1000] {
+        let mut rng = StdRng::seed_from_u64(width as u64);
+        let mut input = Vec::with_capacity(rows * width);
+        for row in 0..rows {
+            let unit = if row % 4 < 2 { 1.0 } else { 2.0_f32.powi(60) };
+            let values = [0.0, unit * rng.random_range(1.0..4.0_f32)];
+            input.extend((0..width).map(|_| values[rng.random_range(0..2)]));
+            if row % 2 == 1 {
+                input[row * width] = unit * rng.random_range(50.0..5000.0);
+            }
+        }
+        let case = Case::with_values(rows, width, input.clone(), 1).eps(0.0);
+        let problem = case.problem(Affine::None).tensor(Role::Rstd, StorageType::F32)?;
+        let layer = case.layer(device, Affine::None)?;
+        let tensor = GpuTensor::upload(device, &case.tensor())?;
+        let mut all = plans(&problem, device)?;
+        all.extend(geometries(&problem, device.capabilities()));
+        for plan in all.into_iter().filter(|_| turns.takes()) {
+            let geometry = *plan.geometry();
+            let (output, rstd) = (GpuTensor::zeros(device, [rows, width])?, GpuTensor::zeros(device, [rows])?);
+            let prepared = layer.prepare_plan(device, plan, &Bindings::of(&tensor, &output).rstd(&rstd))?;
+            submit(device, &prepared);
+            case.compare(Affine::None, &output.download()?.values())
+                .map_err(|error| format!("{geometry}, width {width}: {error}"))?;
+            for (row, found) in input.chunks(width).zip(rstd.download()?.values().iter()) {
+                let exact = reference::row_statistics(row, 0.0, false).rstd;
+                let off = (f64::from(*found) / exact - 1.0).abs();
+                if off.is_nan() || off > common::rstd_bound(width) {
+                    return Err(format!("{geometry}, width {width}, [{}, …]: rstd is {off:e} off", row[0]).into());
+                }
+            }
+            count += 1;
+        }
+    }
+    assert!(count >= 20, "{count} plans are too few");
     Ok(())
 }
 

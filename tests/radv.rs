@@ -13,8 +13,8 @@ use radv::{Operation, Radv, Statistics};
 const WIDTHS: [u64; 14] = [64, 128, 256, 512, 768, 1001, 1024, 2048, 4096, 8192, 16_384, 32_768, 50_257, 65_536];
 const ELEMENTS: u64 = 1 << 28;
 
-/// A row that is partly held is gone over in two places more, and elements of 16 bits take as many instructions to round and to pack as
-/// all else.
+/// A row that is partly held is gone over in two places, what is in registers and what is not, and elements of 16 bits take as many
+/// instructions to round and to pack as all else.
 fn most_code_bytes(operation: Operation, strategy: Strategy, storage: StorageType, width: u64) -> u64 {
     match (strategy, storage) {
         // Channels lie apart, so each has its own address; what counts is that there are registers for all of it.
@@ -94,7 +94,7 @@ fn examine(chip: &str, least_waves: u64) {
                     let statistics = radv.kernel_statistics(kernel).expect("statistics");
                     let whole = plan.strategy() == Strategy::Resident;
                     let most = most_code_bytes(operation, plan.strategy(), storage, width);
-                    // On vega10 a few registers too many cost the fourth.
+                    // On vega10 a few registers too many cost the fourth, and parameters of channels two.
                     let least_waves = match least_waves {
                         _ if operation.is_channels_first() => 1,
                         4 if operation.is_backward() => 3,

@@ -53,9 +53,9 @@ fn span_sums(span: Span, slot: u32, shift: f32) -> vec2<f32> {
             block = Sums();
         }
     }
-    for (var begin = REGISTERS; begin < params.turns; begin += BLOCK) {
+    for (var begin = REGISTERS; begin < params.turns; begin += SINGLE_BLOCK) {
         block = Sums();
-        for (var turn = begin; turn < min(begin + BLOCK, params.turns); turn++) {
+        for (var turn = begin; turn < min(begin + SINGLE_BLOCK, params.turns); turn++) {
             let unit = source_unit(unit_beyond(span, turn));
             block = add_unit(block, unit_difference(unit, shift, unit_mask(span, turn, HELD_EVEN)));
         }

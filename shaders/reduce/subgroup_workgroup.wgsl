@@ -7,9 +7,7 @@
 
 const SLOTS: u32 = WORKGROUP_SIZE / SUBGROUP_SIZE;
 // Invocations that add up all slots together.
-const SHARERS: u32 = min(SLOTS, SUBGROUP_SIZE);
-const SUBGROUP_STEPS: u32 = firstTrailingBit(SUBGROUP_SIZE);
-const SHARER_STEPS: u32 = firstTrailingBit(SHARERS);
+const SLOT_LANES: u32 = min(SLOTS, SUBGROUP_SIZE);
 
 // Two banks, used in turn: when a bank is written again, a barrier has passed since it was read.
 var<workgroup> slots: array<vec4<f32>, 2u * SLOTS>;
@@ -18,124 +16,45 @@ var<workgroup> raised: u32;
 var<private> bank: u32;
 var<private> reduce_index: u32;
 
-// Over 2^steps neighbouring invocations, as in `reduce/subgroup`: of one number, of four, and with what the sums lose.
-fn group_sum(value: f32, size: u32) -> f32 {
-    var total = value;
-    if size > 1u {
-        total += subgroupShuffleXor(total, 1u);
-    }
-    if size > 2u {
-        total += subgroupShuffleXor(total, 2u);
-    }
-    if size > 4u {
-        total += subgroupShuffleXor(total, 4u);
-    }
-    if size > 8u {
-        total += subgroupShuffleXor(total, 8u);
-    }
-    if size > 16u {
-        total += subgroupShuffleXor(total, 16u);
-    }
-    if size > 32u {
-        total += subgroupShuffleXor(total, 32u);
-    }
-    if size > 64u {
-        total += subgroupShuffleXor(total, 64u);
-    }
-    return total;
-}
-
-fn group_sum_each(value: vec4<f32>, size: u32) -> vec4<f32> {
-    var total = value;
-    if size > 1u {
-        total += subgroupShuffleXor(total, 1u);
-    }
-    if size > 2u {
-        total += subgroupShuffleXor(total, 2u);
-    }
-    if size > 4u {
-        total += subgroupShuffleXor(total, 4u);
-    }
-    if size > 8u {
-        total += subgroupShuffleXor(total, 8u);
-    }
-    if size > 16u {
-        total += subgroupShuffleXor(total, 16u);
-    }
-    if size > 32u {
-        total += subgroupShuffleXor(total, 32u);
-    }
-    if size > 64u {
-        total += subgroupShuffleXor(total, 64u);
-    }
-    return total;
-}
-
-fn group_sums(parts: vec3<f32>, size: u32) -> vec3<f32> {
-    var total = parts;
-    if size > 1u {
-        total = add_parts(total, subgroupShuffleXor(total, 1u));
-    }
-    if size > 2u {
-        total = add_parts(total, subgroupShuffleXor(total, 2u));
-    }
-    if size > 4u {
-        total = add_parts(total, subgroupShuffleXor(total, 4u));
-    }
-    if size > 8u {
-        total = add_parts(total, subgroupShuffleXor(total, 8u));
-    }
-    if size > 16u {
-        total = add_parts(total, subgroupShuffleXor(total, 16u));
-    }
-    if size > 32u {
-        total = add_parts(total, subgroupShuffleXor(total, 32u));
-    }
-    if size > 64u {
-        total = add_parts(total, subgroupShuffleXor(total, 64u));
-    }
-    return total;
-}
-
 // Leaves what the SUBGROUP_SIZE invocations around this one came to, and waits for all others. Says which slot is the first that
-// this one is to add up: every SHARERS invocations add up all of them, and come to the same bits.
-fn share(part: vec4<f32>) -> u32 {
+// this one is to add up: every SLOT_LANES invocations add up all of them, and come to the same bits.
+fn exchange(part: vec4<f32>) -> u32 {
     if reduce_index % SUBGROUP_SIZE == 0u {
         slots[bank + reduce_index / SUBGROUP_SIZE] = part;
     }
     workgroupBarrier();
-    let first = bank + reduce_index % SHARERS;
+    let first = bank + reduce_index % SLOT_LANES;
     bank = SLOTS - bank;
     return first;
 }
 
 fn span_sums_of(parts: vec3<f32>) -> vec2<f32> {
-    let first = share(vec4<f32>(group_sums(parts, SUBGROUP_SIZE), 0.0));
+    let first = exchange(vec4<f32>(butterfly_parts(parts, SUBGROUP_SIZE), 0.0));
     var total = slots[first].xyz;
-    for (var next = SHARERS; next < SLOTS; next += SHARERS) {
+    for (var next = SLOT_LANES; next < SLOTS; next += SLOT_LANES) {
         total = add_parts(total, slots[first + next].xyz);
     }
-    return sums_of_parts(group_sums(total, SHARERS));
+    return sums_of_parts(butterfly_parts(total, SLOT_LANES));
 }
 
 // As `span_sums_of`, of one number; what it loses does not matter.
 fn span_sum(value: f32) -> f32 {
-    let first = share(vec4<f32>(group_sum(value, SUBGROUP_SIZE), 0.0, 0.0, 0.0));
+    let first = exchange(vec4<f32>(butterfly_sum(value, SUBGROUP_SIZE), 0.0, 0.0, 0.0));
     var total = slots[first].x;
-    for (var next = SHARERS; next < SLOTS; next += SHARERS) {
+    for (var next = SLOT_LANES; next < SLOTS; next += SLOT_LANES) {
         total += slots[first + next].x;
     }
-    return group_sum(total, SHARERS);
+    return butterfly_sum(total, SLOT_LANES);
 }
 
 // Of four numbers, each for itself.
 fn span_sum_each(value: vec4<f32>) -> vec4<f32> {
-    let first = share(group_sum_each(value, SUBGROUP_SIZE));
+    let first = exchange(butterfly_sum_each(value, SUBGROUP_SIZE));
     var total = slots[first];
-    for (var next = SHARERS; next < SLOTS; next += SHARERS) {
+    for (var next = SLOT_LANES; next < SLOTS; next += SLOT_LANES) {
         total += slots[first + next];
     }
-    return group_sum_each(total, SHARERS);
+    return butterfly_sum_each(total, SLOT_LANES);
 }
 
 // Before a sum that follows what lanes may have parted for. Browsers have no barrier of subgroups.

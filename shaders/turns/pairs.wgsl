@@ -6,8 +6,7 @@
 
 const WHOLE_TURNS: bool = false;
 
-// Whether every lane surely has a unit in this turn, for turns that are constants: all but the first two and the last two of a whole
-// row.
+// Whether every lane surely has a unit in this turn: all but the first two and the last two of a whole row, as in `straight`.
 fn is_whole(turn: u32) -> bool {
     return !REREAD & (SEGMENTS == 1u) & (turn >= 2u) & (turn + 2u < TURNS);
 }

@@ -4,7 +4,8 @@
 // Whether every lane has a unit in every turn before the last one.
 const WHOLE_TURNS: bool = true;
 
-// Whether every lane surely has a unit in this turn, for turns that are constants: all but the last of a whole row.
+// Whether every lane surely has a unit in this turn: all but the last of a whole row. Where the turn is a constant, nothing need be
+// compared with the end of the row.
 fn is_whole(turn: u32) -> bool {
     return !REREAD & (SEGMENTS == 1u) & (turn + 1u < TURNS);
 }

@@ -17,7 +17,7 @@ pub enum Entry {
     Row,
     /// `shaders/partial.wgsl`: the moments of the segments of rows.
     Partial,
-    /// `shaders/merge.wgsl`: merges those moments and normalizes the segments.
+    /// `shaders/row.wgsl` with `shaders/merge.wgsl`: merges those moments and normalizes the segments.
     Merge,
     /// `shaders/causal_tiles.wgsl`: the moments of tiles of positions.
     CausalTiles,
@@ -1127,6 +1127,9 @@ impl Kernel {
             Entry::GradientChannels => include_str!("../../shaders/gradient_channels.wgsl"),
             Entry::GradientParameters => include_str!("../../shaders/gradient_parameters.wgsl"),
         });
+        if self.uses_subgroups() {
+            fragments.push(include_str!("../../shaders/reduce/butterfly.wgsl"));
+        }
         fragments.push(match self.reduction {
             Reduction::Lane => include_str!("../../shaders/reduce/lane.wgsl"),
             Reduction::Subgroup => include_str!("../../shaders/reduce/subgroup.wgsl"),

@@ -89,7 +89,8 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities, traits:
         .collect();
     let partly = [largest, RESIDENT, 256, 128, 64].into_iter().filter(|&lanes| lanes <= max).flat_map(|lanes| {
         let of_lane = units.div_ceil(lanes);
-        // In units of 16 bytes. A workgroup of 1,024 has 64 registers to an invocation in all.
+        // In units of 16 bytes. A workgroup of 1,024 has 64 registers to an invocation in all, of which a residual's loads take some.
+        // Elements one by one take more code each, and all of it should fit an instruction cache beside what else runs.
         let registers = if tight {
             if of_unit > of_held { 1 } else { 2 / tensors }
         } else if of_unit == 1 {
