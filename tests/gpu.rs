@@ -383,35 +383,48 @@ fn outliers(name: &str, device: &GpuDevice) -> Outcome {
 /// rows are so large that they are measured again.
 fn two_values(name: &str, device: &GpuDevice) -> Outcome {
     let (rows, mut turns, mut count) = (256, Turns::new(name, 4), 0);
-    for width in [128, 257, 1000] {
+    for (width, storage) in [
+        (128, StorageType::F32),
+        (257, StorageType::F32),
+        (1000, StorageType::F32),
+        (257, StorageType::F16),
+        (1000, StorageType::F16),
+    ] {
         let mut rng = StdRng::seed_from_u64(width as u64);
         let mut input = Vec::with_capacity(rows * width);
         for row in 0..rows {
-            let unit = if row % 4 < 2 { 1.0 } else { 2.0_f32.powi(60) };
+            let unit = if row % 4 < 2 || storage == StorageType::F16 { 1.0 } else { 2.0_f32.powi(60) };
             let values = [0.0, unit * rng.random_range(1.0..4.0_f32)];
             input.extend((0..width).map(|_| values[rng.random_range(0..2)]));
             if row % 2 == 1 {
                 input[row * width] = unit * rng.random_range(50.0..5000.0);
             }
         }
+        input.iter_mut().for_each(|value| *value = stored(storage, *value));
         let case = Case::with_values(rows, width, input.clone(), 1).eps(0.0);
-        let problem = case.problem(Affine::None).tensor(Role::Rstd, StorageType::F32)?;
+        let mut problem = case.problem(Affine::None).tensor(Role::Rstd, StorageType::F32)?;
+        for role in [Role::Input, Role::Output] {
+            problem = problem.tensor(role, storage)?;
+        }
         let layer = case.layer(device, Affine::None)?;
-        let tensor = GpuTensor::upload(device, &case.tensor())?;
+        let tensor = GpuTensor::upload(device, &case.tensor().to_storage(storage))?;
         let mut all = plans(&problem, device)?;
         all.extend(geometries(&problem, device.capabilities()));
         for plan in all.into_iter().filter(|_| turns.takes()) {
             let geometry = *plan.geometry();
-            let (output, rstd) = (GpuTensor::zeros(device, [rows, width])?, GpuTensor::zeros(device, [rows])?);
+            let output = GpuTensor::zeros_as(device, [rows, width], storage)?;
+            let rstd = GpuTensor::zeros(device, [rows])?;
             let prepared = layer.prepare_plan(device, plan, &Bindings::of(&tensor, &output).rstd(&rstd))?;
             submit(device, &prepared);
-            case.compare(Affine::None, &output.download()?.values())
-                .map_err(|error| format!("{geometry}, width {width}: {error}"))?;
+            let told = |error: String| format!("{geometry}, {storage}, width {width}: {error}");
+            if storage == StorageType::F32 {
+                case.compare(Affine::None, &output.download()?.values()).map_err(told)?;
+            }
             for (row, found) in input.chunks(width).zip(rstd.download()?.values().iter()) {
                 let exact = reference::row_statistics(row, 0.0, false).rstd;
                 let off = (f64::from(*found) / exact - 1.0).abs();
                 if off.is_nan() || off > common::rstd_bound(width) {
-                    return Err(format!("{geometry}, width {width}, [{}, …]: rstd is {off:e} off", row[0]).into());
+                    return Err(told(format!("[{}, …]: rstd is {off:e} off", row[0])).into());
                 }
             }
             count += 1;
