@@ -83,15 +83,23 @@ struct Argument {
     root: Option<Variable>,
 }
 
+/// Why lanes are apart: at this place they part.
+#[derive(Clone, Copy, Debug)]
+struct Why<'f> {
+    /// The function.
+    name: &'f str,
+    span: Span,
+}
+
 /// Where the lanes stand that come to a place.
-#[derive(Clone, Debug, Default)]
-struct Flow {
+#[derive(Clone, Copy, Debug, Default)]
+struct Flow<'f> {
     /// Why they may be apart.
-    parted: Option<String>,
+    parted: Option<Why<'f>>,
 }
 
 /// Where the lanes stand that come from here or from there; none if nobody comes.
-fn merged(a: Option<Flow>, b: Option<Flow>) -> Option<Flow> {
+fn merged<'f>(a: Option<Flow<'f>>, b: Option<Flow<'f>>) -> Option<Flow<'f>> {
     match (a, b) {
         (Some(a), Some(b)) => Some(Flow { parted: a.parted.or(b.parted) }),
         (a, b) => a.or(b),
@@ -99,48 +107,47 @@ fn merged(a: Option<Flow>, b: Option<Flow>) -> Option<Flow> {
 }
 
 /// A loop or a switch around the statement at hand.
-struct Scope {
+struct Scope<'f> {
     is_loop: bool,
     /// Where those stand that have left it.
-    exits: Option<Flow>,
+    exits: Option<Flow<'f>>,
     /// Where those stand that have gone on to the continuing block.
-    continues: Option<Flow>,
+    continues: Option<Flow<'f>>,
     /// Why only some have left it.
-    left: Option<String>,
+    left: Option<Why<'f>>,
     /// Why only some have gone on to the continuing block.
-    skipped: Option<String>,
+    skipped: Option<Why<'f>>,
 }
 
-impl Scope {
+impl Scope<'_> {
     fn new(is_loop: bool) -> Self {
         Self { is_loop, exits: None, continues: None, left: None, skipped: None }
     }
 }
 
 /// A function at one of its calls.
-struct Frame<'f> {
+struct Frame<'c, 'f> {
     function: &'f Function,
     name: &'f str,
     path: Path,
-    arguments: &'f [Argument],
+    arguments: &'c [Argument],
     /// Results of calls and the like that differ from lane to lane.
     results: HashSet<Handle<Expression>>,
-    scopes: Vec<Scope>,
+    scopes: Vec<Scope<'f>>,
     /// Where those stand that have returned.
-    exits: Option<Flow>,
+    exits: Option<Flow<'f>>,
     /// Why only some have returned.
-    returned: Option<String>,
+    returned: Option<Why<'f>>,
     returns_varying: bool,
     /// Why the call lies in control flow that differs from lane to lane.
-    around: Option<&'f str>,
+    around: Option<Why<'f>>,
 }
 
-impl Frame<'_> {
+impl<'f> Frame<'_, 'f> {
     /// Why not all lanes come to the statement at hand: it lies in a branch that they take differently, or some have left.
-    fn partial(&self, within: Option<&str>) -> Option<String> {
-        let scopes = self.scopes.iter().rev().flat_map(|scope| [&scope.left, &scope.skipped]);
-        let left = scopes.chain([&self.returned]).flatten().next().map(String::as_str);
-        within.or(left).or(self.around).map(str::to_owned)
+    fn partial(&self, within: Option<Why<'f>>) -> Option<Why<'f>> {
+        let mut left = self.scopes.iter().rev().flat_map(|scope| [scope.left, scope.skipped]).chain([self.returned]);
+        within.or_else(|| left.find_map(|why| why)).or(self.around)
     }
 }
 
@@ -154,7 +161,7 @@ struct Analysis<'a> {
     problem: Option<String>,
 }
 
-impl Analysis<'_> {
+impl<'a> Analysis<'a> {
     /// The line where something lies, in words.
     fn place(&self, span: Span) -> String {
         let before = span.to_range().and_then(|range| self.source.get(..range.start));
@@ -164,32 +171,35 @@ impl Analysis<'_> {
         format!("line {}, `{text}`", number + 1)
     }
 
-    fn refuse(&mut self, what: &str, frame: &Frame<'_>, span: Span, why: &str) {
+    fn refuse(&mut self, what: &str, frame: &Frame<'_, '_>, span: Span, why: &str) {
         if self.problem.is_none() {
             self.problem = Some(format!("{what} in {}, {}: {why}", frame.name, self.place(span)));
         }
     }
 
+    fn refuse_apart(&mut self, what: &str, frame: &Frame<'_, '_>, span: Span, why: Why<'_>) {
+        self.refuse(what, frame, span, &format!("lanes part in {} at {}", why.name, self.place(why.span)));
+    }
+
     /// Why lanes part at a condition, if they do. The span is that of the statement.
-    fn parts(&self, frame: &Frame<'_>, condition: Handle<Expression>, span: Span) -> Option<String> {
+    fn parts(&self, frame: &Frame<'_, 'a>, condition: Handle<Expression>, span: Span) -> Option<Why<'a>> {
         if !self.varies(frame, condition) {
             return None;
         }
         let own = frame.function.expressions.get_span(condition);
-        let place = self.place(if own.is_defined() { own } else { span });
-        Some(format!("lanes part in {} at {place}", frame.name))
+        Some(Why { name: frame.name, span: if own.is_defined() { own } else { span } })
     }
 
     /// Where lanes stand afterwards, and whether the result differs from lane to lane.
     fn call(
         &mut self,
-        function: &Function,
-        name: &str,
+        function: &'a Function,
+        name: &'a str,
         path: Path,
         arguments: &[Argument],
-        flow: Flow,
-        around: Option<&str>,
-    ) -> (Option<Flow>, bool) {
+        flow: Flow<'a>,
+        around: Option<Why<'a>>,
+    ) -> (Option<Flow<'a>>, bool) {
         let mut frame = Frame {
             function,
             name,
@@ -205,7 +215,7 @@ impl Analysis<'_> {
         let end = self.block(&mut frame, &function.body, Some(flow), None);
         let mut after = merged(end, frame.exits.take());
         if let Some(after) = &mut after {
-            after.parted = after.parted.take().or(frame.returned.take());
+            after.parted = after.parted.or(frame.returned);
         }
         (after, frame.returns_varying)
     }
@@ -213,11 +223,11 @@ impl Analysis<'_> {
     /// `within` says why the block lies in control flow that differs from lane to lane, within the function.
     fn block(
         &mut self,
-        frame: &mut Frame<'_>,
-        block: &Block,
-        mut flow: Option<Flow>,
-        within: Option<&str>,
-    ) -> Option<Flow> {
+        frame: &mut Frame<'_, 'a>,
+        block: &'a Block,
+        mut flow: Option<Flow<'a>>,
+        within: Option<Why<'a>>,
+    ) -> Option<Flow<'a>> {
         for (statement, span) in block.span_iter() {
             // Nothing that follows is ever run.
             flow = Some(self.statement(frame, statement, *span, flow?, within)?);
@@ -227,18 +237,18 @@ impl Analysis<'_> {
 
     fn statement(
         &mut self,
-        frame: &mut Frame<'_>,
-        statement: &Statement,
+        frame: &mut Frame<'_, 'a>,
+        statement: &'a Statement,
         span: Span,
-        mut flow: Flow,
-        within: Option<&str>,
-    ) -> Option<Flow> {
+        mut flow: Flow<'a>,
+        within: Option<Why<'a>>,
+    ) -> Option<Flow<'a>> {
         match statement {
             Statement::Block(block) => return self.block(frame, block, Some(flow), within),
             Statement::If { condition, accept, reject } => {
                 let why = self.parts(frame, *condition, span);
-                let inside = why.as_deref().or(within);
-                let a = self.block(frame, accept, Some(flow.clone()), inside);
+                let inside = why.or(within);
+                let a = self.block(frame, accept, Some(flow), inside);
                 let b = self.block(frame, reject, Some(flow), inside);
                 let mut after = merged(a, b)?;
                 after.parted = after.parted.or(why);
@@ -246,12 +256,12 @@ impl Analysis<'_> {
             }
             Statement::Switch { selector, cases } => {
                 let why = self.parts(frame, *selector, span);
-                let inside = why.as_deref().or(within);
+                let inside = why.or(within);
                 frame.scopes.push(Scope::new(false));
-                let (mut last, mut after): (Option<Flow>, Option<Flow>) = (None, None);
-                let mut left: Option<String> = None;
+                let (mut last, mut after): (Option<Flow<'a>>, Option<Flow<'a>>) = (None, None);
+                let mut left: Option<Why<'a>> = None;
                 for case in cases {
-                    let begin = merged(Some(flow.clone()), last.take());
+                    let begin = merged(Some(flow), last.take());
                     let end = self.block(frame, &case.body, begin, inside);
                     if case.fall_through {
                         last = end;
@@ -272,20 +282,20 @@ impl Analysis<'_> {
                 let mut begin = Some(flow);
                 // Where the first turn ends is where the second one begins.
                 for _ in 0..2 {
-                    let end = self.block(frame, body, begin.clone(), within);
+                    let end = self.block(frame, body, begin, within);
                     let scope = frame.scopes.last_mut().expect("the loop");
                     // Lanes that skipped the rest of the body come to the continuing block too.
                     let skipped = scope.skipped.take();
                     let mut middle = merged(end, scope.continues.take());
                     if let Some(middle) = &mut middle {
-                        middle.parted = middle.parted.take().or(skipped);
+                        middle.parted = middle.parted.or(skipped);
                     }
                     let end = self.block(frame, continuing, middle, within);
                     if let Some(condition) = *break_if {
                         let why = self.parts(frame, condition, span);
                         let scope = frame.scopes.last_mut().expect("the loop");
-                        scope.exits = merged(scope.exits.take(), end.clone());
-                        scope.left = scope.left.take().or(why);
+                        scope.exits = merged(scope.exits, end);
+                        scope.left = scope.left.or(why);
                     }
                     begin = merged(begin, end);
                 }
@@ -297,29 +307,29 @@ impl Analysis<'_> {
             Statement::Break => {
                 let why = frame.partial(within);
                 let scope = frame.scopes.last_mut().expect("a loop or a switch");
-                scope.exits = merged(scope.exits.take(), Some(flow));
-                scope.left = scope.left.take().or(why);
+                scope.exits = merged(scope.exits, Some(flow));
+                scope.left = scope.left.or(why);
                 return None;
             }
             Statement::Continue => {
                 let why = frame.partial(within);
                 let scope = frame.scopes.iter_mut().rev().find(|scope| scope.is_loop).expect("a loop");
-                scope.continues = merged(scope.continues.take(), Some(flow));
-                scope.skipped = scope.skipped.take().or(why);
+                scope.continues = merged(scope.continues, Some(flow));
+                scope.skipped = scope.skipped.or(why);
                 return None;
             }
             Statement::Return { value } => {
                 let why = frame.partial(within);
                 // Of lanes that return at different places, each place may give another value.
                 frame.returns_varying |= why.is_some() || value.is_some_and(|value| self.varies(frame, value));
-                frame.exits = merged(frame.exits.take(), Some(flow));
-                frame.returned = frame.returned.take().or(why);
+                frame.exits = merged(frame.exits, Some(flow));
+                frame.returned = frame.returned.or(why);
                 return None;
             }
             Statement::Kill => return None,
             Statement::ControlBarrier(_) | Statement::WorkGroupUniformLoad { .. } => {
                 if let Some(why) = frame.partial(within) {
-                    self.refuse("not all lanes may come to a barrier", frame, span, &why);
+                    self.refuse_apart("not all lanes may come to a barrier", frame, span, why);
                 }
                 flow.parted = None;
             }
@@ -337,21 +347,21 @@ impl Analysis<'_> {
                 let around = frame.partial(within);
                 let callee = &self.module.functions[*function];
                 let name = callee.name.as_deref().unwrap_or("a function without a name");
-                let (after, varies) = self.call(callee, name, path, &given, flow, around.as_deref());
+                let (after, varies) = self.call(callee, name, path, &given, flow, around);
                 if let Some(result) = result.filter(|_| varies) {
                     frame.results.insert(result);
                 }
                 return after;
             }
-            Statement::SubgroupBallot { .. } => self.together(frame, span, &flow, within),
+            Statement::SubgroupBallot { .. } => self.together(frame, span, flow, within),
             Statement::SubgroupGather { mode, result, .. } => {
-                self.together(frame, span, &flow, within);
+                self.together(frame, span, flow, within);
                 if !matches!(mode, GatherMode::BroadcastFirst | GatherMode::Broadcast(_)) {
                     frame.results.insert(*result);
                 }
             }
             Statement::SubgroupCollectiveOperation { collective_op, result, .. } => {
-                self.together(frame, span, &flow, within);
+                self.together(frame, span, flow, within);
                 if *collective_op != CollectiveOperation::Reduce {
                     frame.results.insert(*result);
                 }
@@ -362,22 +372,22 @@ impl Analysis<'_> {
         Some(flow)
     }
 
-    fn together(&mut self, frame: &Frame<'_>, span: Span, flow: &Flow, within: Option<&str>) {
+    fn together(&mut self, frame: &Frame<'_, 'a>, span: Span, flow: Flow<'a>, within: Option<Why<'a>>) {
         if let Some(why) = frame.partial(within) {
-            self.refuse("not all lanes may come to a subgroup operation", frame, span, &why);
-        } else if let Some(why) = &flow.parted {
-            self.refuse("lanes may be apart in a subgroup operation", frame, span, why);
+            self.refuse_apart("not all lanes may come to a subgroup operation", frame, span, why);
+        } else if let Some(why) = flow.parted {
+            self.refuse_apart("lanes may be apart in a subgroup operation", frame, span, why);
         }
     }
 
-    fn argument(&self, frame: &Frame<'_>, handle: Handle<Expression>) -> Argument {
+    fn argument(&self, frame: &Frame<'_, '_>, handle: Handle<Expression>) -> Argument {
         let root = self.root(frame, handle);
         let varies = if root.is_some() { self.place_varies(frame, handle) } else { self.varies(frame, handle) };
         Argument { varies, root }
     }
 
     /// The variable of this invocation that a pointer points into.
-    fn root(&self, frame: &Frame<'_>, pointer: Handle<Expression>) -> Option<Variable> {
+    fn root(&self, frame: &Frame<'_, '_>, pointer: Handle<Expression>) -> Option<Variable> {
         match frame.function.expressions[pointer] {
             Expression::GlobalVariable(variable) => {
                 let is_private = self.module.global_variables[variable].space == AddressSpace::Private;
@@ -391,7 +401,7 @@ impl Analysis<'_> {
     }
 
     /// Whether lanes point to different places of a variable.
-    fn place_varies(&self, frame: &Frame<'_>, pointer: Handle<Expression>) -> bool {
+    fn place_varies(&self, frame: &Frame<'_, '_>, pointer: Handle<Expression>) -> bool {
         match frame.function.expressions[pointer] {
             Expression::FunctionArgument(index) => frame.arguments[index as usize].varies,
             Expression::Access { base, index } => self.place_varies(frame, base) || self.varies(frame, index),
@@ -401,14 +411,14 @@ impl Analysis<'_> {
     }
 
     /// From now on the variable behind a pointer differs from lane to lane.
-    fn mark(&mut self, frame: &Frame<'_>, pointer: Handle<Expression>) {
+    fn mark(&mut self, frame: &Frame<'_, '_>, pointer: Handle<Expression>) {
         if let Some(variable) = self.root(frame, pointer) {
             self.varying.insert(variable);
         }
     }
 
     /// Whether a value differs from lane to lane; of a pointer, whether what is read through it does.
-    fn varies(&self, frame: &Frame<'_>, handle: Handle<Expression>) -> bool {
+    fn varies(&self, frame: &Frame<'_, '_>, handle: Handle<Expression>) -> bool {
         let of = |handle: &Handle<Expression>| self.varies(frame, *handle);
         match &frame.function.expressions[handle] {
             Expression::Literal(_)
