@@ -7,9 +7,9 @@ const EVEN: bool = WHOLE_TURNS && WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS %
 
 // Turns that are added up as they come, before the sum of all takes them in with what that loses. A plain sum is rounded at each term,
 // next to the square of an outlier by as much as half of its last digit, and equal numbers are rounded alike: with few terms that is
-// little. A turn of eight elements brings two terms. Where the span is held, two blocks cost no more than one, and more cost code.
+// little. A turn of eight elements brings two terms. Where the span is held, more blocks would take more registers.
 const REREAD_BLOCK: u32 = select(16u, 8u, UNIT == 8u);
-const HELD_BLOCK: u32 = select(select(4u, 8u, UNIT == 4u && TURNS > 8u), 2u, UNIT == 8u);
+const HELD_BLOCK: u32 = select(4u, 8u, UNIT == 4u);
 const BLOCK: u32 = select(HELD_BLOCK, REREAD_BLOCK, REREAD);
 // The same where a loop body takes one turn.
 const SINGLE_BLOCK: u32 = 4u;

@@ -34,12 +34,15 @@ fn add_block(total: Total, block: Sums) -> Total {
     return Total(Sums(differences, squares), lost);
 }
 
-// The same of the block with this index, which is a constant: the sums of two blocks are rounded once, which is little.
+// Blocks that are added up plainly where their number is known.
+const PLAIN_BLOCKS: u32 = 2u;
+
+// The same of the block with this index, which is a constant: the first few cost the sums a rounding each, and no code.
 fn add_indexed_block(total: Total, block: Sums, index: u32) -> Total {
     if index == 0u {
         return Total(block, Sums());
     }
-    if index == 1u {
+    if index < PLAIN_BLOCKS {
         return Total(add(total.sums, block), Sums());
     }
     return add_block(total, block);

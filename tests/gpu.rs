@@ -387,6 +387,7 @@ fn two_values(name: &str, device: &GpuDevice) -> Outcome {
         (128, StorageType::F32),
         (257, StorageType::F32),
         (1000, StorageType::F32),
+        (4096, StorageType::F32),
         (257, StorageType::F16),
         (1000, StorageType::F16),
     ] {
@@ -394,7 +395,9 @@ fn two_values(name: &str, device: &GpuDevice) -> Outcome {
         let mut input = Vec::with_capacity(rows * width);
         for row in 0..rows {
             let unit = if row % 4 < 2 || storage == StorageType::F16 { 1.0 } else { 2.0_f32.powi(60) };
-            let values = [0.0, unit * rng.random_range(1.0..4.0_f32)];
+            let value = unit * rng.random_range(1.0..4.0_f32);
+            // An outlier may be all there is beside one value.
+            let values = [if row % 8 == 1 || row % 8 == 3 { value } else { 0.0 }, value];
             input.extend((0..width).map(|_| values[rng.random_range(0..2)]));
             if row % 2 == 1 {
                 input[row * width] = unit * rng.random_range(50.0..5000.0);
@@ -409,7 +412,17 @@ fn two_values(name: &str, device: &GpuDevice) -> Outcome {
         let layer = case.layer(device, Affine::None)?;
         let tensor = GpuTensor::upload(device, &case.tensor().to_storage(storage))?;
         let mut all = plans(&problem, device)?;
-        all.extend(geometries(&problem, device.capabilities()));
+        // As many terms in each invocation as there may be, or as many invocations. Of the former each costs a rounding, all alike.
+        let most = if width < 4096 { 1.3 } else { 1.0 };
+        if width < 4096 {
+            all.extend(geometries(&problem, device.capabilities()));
+        } else {
+            for reduction in ["Workgroup", "SubgroupThenWorkgroup"] {
+                let geometry = [256, 1024].map(|lanes| format!("Reread {reduction} {lanes} 1 1 0").parse());
+                let plan = |geometry| Plan::with_geometry(&problem, device.capabilities(), geometry?);
+                all.extend(geometry.into_iter().flat_map(plan));
+            }
+        }
         for plan in all.into_iter().filter(|_| turns.takes()) {
             let geometry = *plan.geometry();
             let output = GpuTensor::zeros_as(device, [rows, width], storage)?;
@@ -423,7 +436,7 @@ fn two_values(name: &str, device: &GpuDevice) -> Outcome {
             for (row, found) in input.chunks(width).zip(rstd.download()?.values().iter()) {
                 let exact = reference::row_statistics(row, 0.0, false).rstd;
                 let off = (f64::from(*found) / exact - 1.0).abs();
-                if off.is_nan() || off > common::rstd_bound(width) {
+                if off.is_nan() || off > most * common::rstd_bound(width) {
                     return Err(told(format!("[{}, …]: rstd is {off:e} off", row[0])).into());
                 }
             }

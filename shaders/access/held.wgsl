@@ -39,7 +39,7 @@ fn span_sums(span: Span, slot: u32, shift: f32) -> vec2<f32> {
             block = Sums();
         }
     }
-    if TURNS <= 2u * BLOCK {
+    if TURNS <= PLAIN_BLOCKS * BLOCK {
         return span_sums_of(sums_of(total.sums));
     }
     return span_sums_of(total_of(total));
