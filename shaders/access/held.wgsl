@@ -1,44 +1,18 @@
-// Access: the span is read once and held in registers, TURNS units in each lane, as they are stored.
-//
-// Every loop has a constant length, and every index is a constant once it is unrolled: an array indexed by anything else lies in
-// memory, or becomes a tree of selections.
-
-const HELD_EVEN: bool = WHOLE_TURNS && WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % LANES == 0u;
-
-var<private> held: array<Source, TURNS * SPANS_PER_LANE>;
+// Access: the span is read once and held in registers (`access/registers`), all TURNS units of each lane.
 
 fn span_read(span: Span, slot: u32) {
-    for (var turn = 0u; turn < TURNS; turn++) {
-        held[slot * TURNS + turn] = unit_load(span, turn, HELD_EVEN);
-    }
-}
-
-fn held_difference(span: Span, slot: u32, turn: u32, shift: f32) -> Unit {
-    return unit_difference(source_unit(held[slot * TURNS + turn]), shift, unit_mask(span, turn, HELD_EVEN));
+    registers_read(span, slot);
 }
 
 // The mean, but for its rounding error. It adds up x − origin, origin being the span's first element: a constant span then has
 // exactly its own value as shift.
 fn span_shift(span: Span, slot: u32) -> f32 {
     let origin = span_first(span);
-    var sum = Quad(0.0);
-    for (var turn = 0u; turn < TURNS; turn++) {
-        sum += unit_sum(held_difference(span, slot, turn, origin));
-    }
-    return origin + span_sum(quad_sum(sum)) / span_count(span);
+    return origin + span_sum(registers_sum(span, slot, origin)) / span_count(span);
 }
 
 fn span_sums(span: Span, slot: u32, shift: f32) -> vec2<f32> {
-    var total = Total();
-    // In blocks; which turn ends one is known when the loop is unrolled.
-    var block = Sums();
-    for (var turn = 0u; turn < TURNS; turn++) {
-        block = add_unit(block, held_difference(span, slot, turn, shift));
-        if turn % BLOCK == BLOCK - 1u || turn == TURNS - 1u {
-            total = add_indexed_block(total, block, turn / BLOCK);
-            block = Sums();
-        }
-    }
+    let total = registers_total(span, slot, shift);
     if TURNS <= PLAIN_BLOCKS * BLOCK {
         return span_sums_of(sums_of(total.sums));
     }

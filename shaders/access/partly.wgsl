@@ -1,12 +1,8 @@
-// Access: the first units of each lane are held in registers, the next ones in workgroup memory, both as they are stored, and the
-// rest is read again, last first, because what was read last is most likely still in a cache.
+// Access: the first units of each lane are held in registers (`access/registers`), the next ones in workgroup memory, both as they are
+// stored, and the rest is read again, last first, because what was read last is most likely still in a cache.
 //
-// Preconditions: the span is a whole workgroup's; TURNS > REGISTERS + SHARED; REGISTERS > 0. As in `access/held`, registers are
-// indexed by constants only.
+// Preconditions: the span is a whole workgroup's; TURNS > REGISTERS + SHARED; REGISTERS > 0.
 
-const HELD_EVEN: bool = WHOLE_TURNS && WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % LANES == 0u;
-
-var<private> held: array<Source, REGISTERS>;
 // One more than there may be, because an array has at least one element.
 var<workgroup> shared_units: array<Source, SHARED * WORKGROUP_SIZE + 1u>;
 
@@ -16,9 +12,7 @@ fn shared_index(span: Span, turn: u32) -> u32 {
 
 // Each lane writes and reads its own units of workgroup memory alone, so there is no barrier.
 fn span_read(span: Span, slot: u32) {
-    for (var turn = 0u; turn < REGISTERS; turn++) {
-        held[turn] = unit_load(span, turn, HELD_EVEN);
-    }
+    registers_read(span, slot);
     for (var turn = REGISTERS; turn < REGISTERS + SHARED; turn++) {
         shared_units[shared_index(span, turn)] = unit_load(span, turn, HELD_EVEN);
     }
@@ -27,11 +21,7 @@ fn span_read(span: Span, slot: u32) {
 // About the mean of what is in registers: turns before the last one are whole in every lane, or almost.
 fn span_shift(span: Span, slot: u32) -> f32 {
     let origin = span_first(span);
-    var sum = Quad(0.0);
-    for (var turn = 0u; turn < REGISTERS; turn++) {
-        sum += unit_sum(unit_difference(source_unit(held[turn]), origin, unit_mask(span, turn, HELD_EVEN)));
-    }
-    return origin + span_sum(quad_sum(sum)) / f32(REGISTERS * LANES * UNIT);
+    return origin + span_sum(registers_sum(span, slot, origin)) / f32(REGISTERS * LANES * UNIT);
 }
 
 // The unit of this lane in a turn that is not in registers.
@@ -43,21 +33,11 @@ fn unit_beyond(span: Span, turn: u32) -> Source {
 }
 
 fn span_sums(span: Span, slot: u32, shift: f32) -> vec2<f32> {
-    var total = Total();
-    var block = Sums();
-    // As in `held`.
-    for (var turn = 0u; turn < REGISTERS; turn++) {
-        block = add_unit(block, unit_difference(source_unit(held[turn]), shift, unit_mask(span, turn, HELD_EVEN)));
-        if turn % BLOCK == BLOCK - 1u || turn == REGISTERS - 1u {
-            total = add_indexed_block(total, block, turn / BLOCK);
-            block = Sums();
-        }
-    }
+    var total = registers_total(span, slot, shift);
     for (var begin = REGISTERS; begin < params.turns; begin += SINGLE_BLOCK) {
-        block = Sums();
+        var block = Sums();
         for (var turn = begin; turn < min(begin + SINGLE_BLOCK, params.turns); turn++) {
-            let unit = source_unit(unit_beyond(span, turn));
-            block = add_unit(block, unit_difference(unit, shift, unit_mask(span, turn, HELD_EVEN)));
+            block = add_unit(block, source_difference(span, turn, unit_beyond(span, turn), shift));
         }
         total = add_block(total, block);
     }

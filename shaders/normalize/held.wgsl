@@ -8,5 +8,5 @@ fn span_normalize(place: Place) {
 }
 
 fn span_source(span: Span, slot: u32, turn: u32) -> Source {
-    return held[slot * TURNS + turn];
+    return held_source(slot, turn);
 }

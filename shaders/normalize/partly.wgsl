@@ -13,7 +13,7 @@ fn span_normalize(place: Place) {
     }
     for (var turn = 0u; turn < REGISTERS; turn += WRITE_STEP) {
         if has_turn(span, turn, HELD_EVEN) {
-            write_sources(span, turn, held[turn], held[turn + WRITE_STEP - 1u], scalings[0], false);
+            write_sources(span, turn, held_source(0u, turn), held_source(0u, turn + WRITE_STEP - 1u), scalings[0], false);
         }
     }
 }

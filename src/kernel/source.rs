@@ -59,7 +59,7 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// Whether it belongs to the backward pass. That this measures its rows does not make what does so a part of it.
+    /// Whether it belongs to the backward pass. The kernels that measure rows for a backward pass are the forward pass's.
     pub const fn is_backward(self) -> bool {
         match self {
             Self::Row
@@ -135,7 +135,9 @@ pub enum Unit {
     /// One element, and each invocation has two neighbours, those of one word of an output of 16 bits, which it stores whole; where
     /// vectors do not fit such an output.
     Pair,
-    /// One element.
+    /// One element. So it is for rows of f32, too, where no vector divides width, offset or stride: the first and the last vector of such a
+    /// row would belong to two rows, and WGSL lets a store to one component of a vector write all of it. Neighbouring invocations have
+    /// neighbouring elements, so that a subgroup still touches whole cache lines.
     Scalar,
     /// The elements that four neighbouring rows have at one position, 16 bytes in f32 and 8 in f16 and bf16; where rows lie side by side,
     /// and numbers, offsets and strides are multiples of 4.
@@ -338,7 +340,7 @@ pub struct Kernel {
     pub segment_width: u32,
     /// Invocations that share a span.
     pub lanes: u32,
-    /// Spans that one invocation takes part in, one after another; 1, 2 or 4.
+    /// Spans that one invocation takes part in, one after another; as [`Geometry`](super::Geometry) has it.
     pub spans_per_lane: u32,
     /// Spans in a workgroup, a multiple of `spans_per_lane`.
     pub spans_per_workgroup: u32,
@@ -601,8 +603,10 @@ impl Kernel {
         if self.unit.is_vector() {
             more.push(("UNIT", self.unit.elements()));
         }
-        if let Access::Partly { registers, shared } = self.access {
-            more.extend([("REGISTERS", registers), ("SHARED", shared)]);
+        match self.access {
+            Access::Held => more.push(("REGISTERS", self.turns())),
+            Access::Partly { registers, shared } => more.extend([("REGISTERS", registers), ("SHARED", shared)]),
+            Access::Reread => {}
         }
         if self.reduction == Reduction::SubgroupThenWorkgroup {
             more.push(("SUBGROUP_SIZE", self.subgroup_size));
@@ -1218,12 +1222,15 @@ impl Kernel {
             },
             include_str!("../../shaders/steps.wgsl"),
             include_str!("../../shaders/memory.wgsl"),
-            match self.access {
-                Access::Held => include_str!("../../shaders/access/held.wgsl"),
-                Access::Partly { .. } => include_str!("../../shaders/access/partly.wgsl"),
-                Access::Reread => include_str!("../../shaders/access/reread.wgsl"),
-            },
         ];
+        if self.access != Access::Reread {
+            fragments.push(include_str!("../../shaders/access/registers.wgsl"));
+        }
+        fragments.push(match self.access {
+            Access::Held => include_str!("../../shaders/access/held.wgsl"),
+            Access::Partly { .. } => include_str!("../../shaders/access/partly.wgsl"),
+            Access::Reread => include_str!("../../shaders/access/reread.wgsl"),
+        });
         match self.entry {
             Entry::Merge => fragments.push(include_str!("../../shaders/merge.wgsl")),
             Entry::NormalizeKnown => {}
