@@ -142,13 +142,15 @@ impl PreparedPlan {
         &self.plan
     }
 
-    /// Rows that a recording works on; with a row count on the device, at most.
+    /// Rows that a recording works on: those last given to [`set_rows`](Self::set_rows), at first all that were prepared. With
+    /// [`Bindings::row_count`](crate::Bindings::row_count) it works on as many as the count on the device says, and on no more than these.
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// Works on the first `rows` rows only, from the next recording on, and leaves the others as they are. May be called for
-    /// every frame; nothing is prepared again.
+    /// Works on the first `rows` rows only, from the next recording on, and leaves the others as they are. It may be called for
+    /// every frame; nothing is prepared again. With [`Bindings::row_count`](crate::Bindings::row_count) it works on no more rows than these,
+    /// and on fewer where the count on the device says so.
     ///
     /// Writes parameters through the queue, for everything that is submitted afterwards: first submit what was recorded
     /// before. For two recordings with different counts in one submission prepare two operations, or have the counts in

@@ -142,11 +142,12 @@ impl Params {
     /// Size in bytes.
     pub const SIZE: u64 = size_of::<Self>() as u64;
 
-    /// The same for fewer rows: spans and workgroups are worked out anew, as `shaders/arguments.wgsl` does on the device.
+    /// The same for fewer rows: spans and workgroups are worked out anew, as `shaders/arguments.wgsl` does on the device, which takes no
+    /// more rows than these.
     pub(super) fn with_rows(self, rows: u32) -> Self {
         let spans = rows * self.segments;
         let workgroups = spans.div_ceil(self.spans_per_workgroup).max(self.least_workgroups).min(self.most_workgroups);
-        Self { rows, spans, workgroups, workgroups_x: workgroups.min(self.max_workgroups_x), ..self }
+        Self { rows, most_rows: rows, spans, workgroups, workgroups_x: workgroups.min(self.max_workgroups_x), ..self }
     }
 
     /// Workgroups along x, y and z.
