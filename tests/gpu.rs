@@ -14,12 +14,12 @@ mod modulation;
 mod parts;
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use common::sample::{Backward, Sample, Spot, Target, download, stored, upload};
 use common::{
-    AFFINES, Case, Data, STRATEGIES, Turns, bare, devices, element_budget, error_bound, geometries, short_name, step,
-    submit,
+    AFFINES, Case, Data, STRATEGIES, Turns, another_device, bare, devices, element_budget, error_bound, geometries,
+    short_name, step, submit,
 };
 use gpu_layer_norm::kernel::{Access, Geometry, Kernel, Problem, Reduction, Role};
 use gpu_layer_norm::{
@@ -44,15 +44,12 @@ fn main() {
     }
     for (name, device) in &devices {
         println!("adapter {name}: {} ({:?})", device.adapter_info().name, device.adapter_info().backend);
+        let pool = Arc::new(Pool { adapter: name.clone(), free: Mutex::new(vec![device.clone()]) });
         let mut add = |what: &'static str, test: fn(&str, &GpuDevice) -> Outcome| {
-            let (name, device) = (name.clone(), device.clone());
+            let (name, pool) = (name.clone(), pool.clone());
             trials.push(Trial::test(format!("{name}: {what}"), move || {
-                // wgpu has one GL context, and panics where a thread waits for another's work there for six seconds.
-                static GL: Mutex<()> = Mutex::new(());
-                let gl = device.adapter_info().backend == wgpu::Backend::Gl;
-                let _alone = gl.then(|| GL.lock().unwrap_or_else(PoisonError::into_inner));
                 let start = std::time::Instant::now();
-                let outcome = test(&name, &device);
+                let outcome = pool.run(|device| test(&name, device));
                 log::info!("{name}: {what}: {:.1} s", start.elapsed().as_secs_f64());
                 outcome
             }));
@@ -188,9 +185,31 @@ fn main() {
     if devices.is_empty() {
         trials.push(Trial::test("an adapter is present", || Err("there is no adapter to test on".into())));
     }
-    // Each goes with the last of its trials, and with it the thousands of kernels that its driver has compiled.
+    // They go with the last trial of their adapter, and with them the thousands of kernels that its driver has compiled.
     drop(devices);
     libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// Devices of one adapter, of which each trial has one to itself. On one for all they would wait for each other: Mesa's lavapipe compiles
+/// kernels in the thread of its one queue, and wgpu has one GL context for all devices of an instance, and panics where a thread waits for
+/// another's work there for six seconds.
+struct Pool {
+    adapter: String,
+    free: Mutex<Vec<GpuDevice>>,
+}
+
+impl Pool {
+    fn run(&self, trial: impl FnOnce(&GpuDevice) -> Outcome) -> Outcome {
+        let free = || self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = free().pop();
+        let device = match found {
+            Some(device) => device,
+            None => another_device(&self.adapter)?,
+        };
+        let outcome = trial(&device);
+        free().push(device);
+        outcome
+    }
 }
 
 fn check(case: &Case, device: &GpuDevice, affine: Affine, plan: Plan) -> Result<common::Worst, Failed> {
@@ -381,8 +400,8 @@ fn outliers(name: &str, device: &GpuDevice) -> Outcome {
 /// Rows in which each element has one of two values, as those of a mask have, every second time beside an outlier. All squares of
 /// differences are about the same, and so are the errors of their sums: they add up where those of other rows cancel out. Half of the
 /// rows are so large that they are measured again.
-fn two_values(name: &str, device: &GpuDevice) -> Outcome {
-    let (rows, mut turns, mut count) = (256, Turns::new(name, 4), 0);
+fn two_values(_: &str, device: &GpuDevice) -> Outcome {
+    let (rows, mut turns, mut count) = (256, Turns::everywhere(4), 0);
     for (width, storage) in [
         (128, StorageType::F32),
         (257, StorageType::F32),
@@ -1310,8 +1329,10 @@ fn row_counts_set(_: &str, device: &GpuDevice) -> Outcome {
 }
 
 fn row_counts_on_device(_: &str, device: &GpuDevice) -> Outcome {
-    for count in [100, 99, 3, 0, 64, u32::MAX] {
-        let sample = Sample { rows: 100, width: 36, row_count: Some(count), ..Sample::default() };
+    let counts = [100, 99, 3, 0, 64, u32::MAX].map(|count| (count, None));
+    // The smaller of two counts holds.
+    for (count, set_rows) in counts.into_iter().chain([(99, Some(64)), (3, Some(64)), (u32::MAX, Some(0))]) {
+        let sample = Sample { rows: 100, width: 36, row_count: Some(count), set_rows, ..Sample::default() };
         let layer = GpuLayerNorm::new(device, &LayerNormConfig::new(36))?;
         for i in 0.. {
             let mut more = true;
@@ -1320,7 +1341,9 @@ fn row_counts_on_device(_: &str, device: &GpuDevice) -> Outcome {
                 more = i + 1 < all.len();
                 Ok(all.swap_remove(i))
             };
-            sample.check_with(device, &layer, pick).map_err(|error| format!("a count of {count}: {error}"))?;
+            sample
+                .check_with(device, &layer, pick)
+                .map_err(|error| format!("a count of {count}, {set_rows:?}: {error}"))?;
             if !more {
                 break;
             }

@@ -34,13 +34,18 @@ pub fn short_name(info: &wgpu::AdapterInfo) -> String {
 /// By an adapter's short name.
 pub type Named<T> = Vec<(String, T)>;
 
+#[cfg(not(target_arch = "wasm32"))]
+fn adapters() -> impl Iterator<Item = (String, wgpu::Adapter)> {
+    let adapters = pollster::block_on(GpuDevice::builder().adapters());
+    adapters.into_iter().map(|adapter| (short_name(&adapter.get_info()), adapter))
+}
+
 /// A device on every adapter there is; two adapters of one name count once. And the adapters that gave none.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn devices() -> (Named<GpuDevice>, Named<Error>) {
     let mut devices: Named<GpuDevice> = Vec::new();
     let mut unusable = Vec::new();
-    for adapter in pollster::block_on(GpuDevice::builder().adapters()) {
-        let name = short_name(&adapter.get_info());
+    for (name, adapter) in adapters() {
         if devices.iter().any(|(known, _)| *known == name) {
             continue;
         }
@@ -50,6 +55,19 @@ pub fn devices() -> (Named<GpuDevice>, Named<Error>) {
         }
     }
     (devices, unusable)
+}
+
+/// One more device on the adapter of this name, of another instance than all others.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn another_device(name: &str) -> Result<GpuDevice, Error> {
+    let mut found: Vec<String> = Vec::new();
+    for (other, adapter) in adapters() {
+        if other == name {
+            return pollster::block_on(GpuDevice::from_adapter(&adapter));
+        }
+        found.push(other);
+    }
+    Err(Error::NoAdapter { requested: name.into(), found })
 }
 
 /// Records an operation, and submits it.
@@ -67,11 +85,14 @@ pub fn element_budget(name: &str) -> usize {
     }
 }
 
-/// Of many cases that are much alike, SwiftShader, which is slow, and GL, whose compiler is lavapipe's too, try every `step`-th, and others
-/// all, as these do with `GPU_LAYER_NORM_ALL_CASES=1`.
+/// Of many cases that are much alike, every adapter tries every `step`-th, and all with `GPU_LAYER_NORM_ALL_CASES=1`.
+fn step_everywhere(step: usize) -> usize {
+    if std::env::var_os("GPU_LAYER_NORM_ALL_CASES").is_some() { 1 } else { step }
+}
+
+/// The same for SwiftShader, which is slow, and GL, whose compiler is lavapipe's too; others try all.
 pub fn step(name: &str, step: usize) -> usize {
-    let some = ["swiftshader", "gl"].contains(&name) && std::env::var_os("GPU_LAYER_NORM_ALL_CASES").is_none();
-    if some { step } else { 1 }
+    if ["swiftshader", "gl"].contains(&name) { step_everywhere(step) } else { 1 }
 }
 
 /// The same for cases of nested loops: about one of so many, picked without a period, so that no dimension of the loops is left out.
@@ -83,6 +104,10 @@ pub struct Turns {
 impl Turns {
     pub fn new(name: &str, step: usize) -> Self {
         Self { step: self::step(name, step), turn: 0 }
+    }
+
+    pub fn everywhere(step: usize) -> Self {
+        Self { step: step_everywhere(step), turn: 0 }
     }
 
     /// Whether the next case is tried.
