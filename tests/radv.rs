@@ -99,7 +99,9 @@ fn examine(chip: &str, least_waves: u64) {
                         _ if operation.is_channels_first() => 1,
                         4 if operation.is_backward() => 3,
                         4 if operation == Operation::GroupNorm && storage == StorageType::F32 => 2,
-                        4 if (!whole || width % 2 == 1)
+                        // Eight elements of input and residual at once.
+                        4 if !whole
+                            && storage != StorageType::F32
                             && matches!(operation, Operation::Residual | Operation::Modulated) =>
                         {
                             3

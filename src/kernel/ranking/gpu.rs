@@ -48,13 +48,15 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities, traits:
     };
     // A second tensor's loads take registers too.
     let tensors = if problem.layout(Role::Residual).is_some() { 2 } else { 1 };
-    let turns = (REGISTERS / of_unit / tensors).clamp(1, 16);
     let max = 1 << max_invocations(capabilities).max(1).ilog2();
     let at_most = |turns: u32| units.div_ceil(turns).next_power_of_two();
     let subgroup = capabilities.subgroups.map_or(32, |sizes| sizes.min);
     // Subgroups of 64 and nothing else (AMD's GCN): registers are fewer, and a workgroup of 1,024 makes RADV spill.
     let tight = subgroup >= 64;
     let largest = if tight { RESIDENT } else { LARGEST };
+    // Single elements of two tensors have twice as many addresses.
+    let addresses = if tight && unit == Unit::Scalar { tensors } else { 1 };
+    let turns = (REGISTERS / of_unit / tensors / addresses).clamp(1, 16);
 
     let whole = |access, lanes: u32| {
         let (reduction, groups) = reduction_for(lanes, traits.workgroup.max(lanes).min(max), capabilities.subgroups);
