@@ -248,21 +248,23 @@ impl LayerNormConfig {
         Self { output_storage: Some(storage), ..self }
     }
 
-    /// Forces a strategy in place of the planner's choice, in the forward and in the backward pass. The latter holds no rows in part:
-    /// where that is forced, it is planned freely.
+    /// Forces a strategy in place of the planner's choice, in the forward and in the backward pass. An operation that does not have the
+    /// strategy is planned freely, such as a backward pass where [`Strategy::PartlyResident`] is forced. [`Error::Strategy`] if the rows
+    /// cannot be worked on so, when the layer is made or an operation is prepared.
     #[must_use]
     pub fn strategy(self, strategy: Strategy) -> Self {
         Self { strategy: Some(strategy), ..self }
     }
 
-    /// The input to expect: the pipelines for such ones are made with the layer, those for others when they are first needed.
-    /// Default: so many rows of f32 that they fill the device. [`expect_nothing`](Self::expect_nothing) makes none.
+    /// The input to expect. The pipelines for a forward pass over such an input are compiled when the layer is made, all others when they
+    /// are first needed; so are all pipelines of a layer that normalizes other axes than the last ones, or groups of channels.
+    /// Default: f32, and so many rows that they fill the device. [`expect_nothing`](Self::expect_nothing) compiles none.
     #[must_use]
     pub fn expect_input(self, rows: u64, storage: StorageType) -> Self {
         Self { expected_input: Some((rows, storage)), ..self }
     }
 
-    /// No pipeline is made with the layer, all of them when they are first needed.
+    /// Compiles no pipeline when the layer is made, but all of them when they are first needed.
     #[must_use]
     pub fn expect_nothing(self) -> Self {
         self.expect_input(0, StorageType::F32)
@@ -342,7 +344,9 @@ impl LayerNormConfig {
         self.expected_input
     }
 
-    /// The problem that this layer poses for so many rows of f32. [`Problem::tensor`] says where tensors lie.
+    /// The problem of this layer's forward pass over so many rows that lie one after another: input and output of f32, weight and bias of
+    /// the [storage type](Self::parameter_storage) that is set here. [`Problem::tensor`] says where tensors lie otherwise. The rows of a
+    /// causal layer are one sequence ([`Problem::causal`]), and how axes and groups lie is left out ([`Problem::grid`]).
     ///
     /// # Errors
     /// [`Error::NormalizedShape`], [`Error::Rank`], [`Error::Width`], [`Error::Eps`], [`Error::UnbiasedWidth`],
@@ -394,7 +398,7 @@ impl LayerNormConfig {
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`] unless the shape ends with the normalized shape (for group normalization that of a sample),
-    /// [`Error::Axes`] unless it has the axes to normalize, [`Error::Size`] if the number does not fit 64 bits.
+    /// [`Error::Axes`] unless it has the axes to normalize, [`Error::Grid`] or [`Error::Size`] if it has too many elements.
     pub fn rows(&self, shape: &[usize]) -> Result<u64, Error> {
         product(&self.view(shape)?.leading).ok_or_else(|| Error::Size { shape: shape.to_vec() })
     }

@@ -146,7 +146,7 @@ impl Dependence {
         self.length
     }
 
-    /// Whether a position of the output depends on a position of the input. A position that there is not depends on nothing.
+    /// Whether a position of the output depends on a position of the input. `false` past the last position.
     pub fn depends(&self, output: usize, input: usize) -> bool {
         self.change(output, input).is_some()
     }
@@ -163,7 +163,7 @@ impl Dependence {
         self.leaks().next().is_none()
     }
 
-    /// The positions of the output that depend on a later position of the input, each with that position.
+    /// The pairs (position of the output, position of the input) in which the output depends on a later position of the input.
     pub fn leaks(&self) -> impl Iterator<Item = (usize, usize)> {
         (0..self.length)
             .flat_map(|output| (output + 1..self.length).map(move |input| (output, input)))

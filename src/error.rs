@@ -23,8 +23,8 @@ pub enum Error {
         /// What wgpu said.
         reason: String,
     },
-    /// The device cannot run compute shaders with the bindings that the smallest kernel needs.
-    #[error("the device allows {actual} {what}, layer normalization needs at least {needed}")]
+    /// The device allows less than any kernel needs, or than this layer or this operation needs with all tensors that take part.
+    #[error("the device allows {actual} {what}, and {needed} are needed")]
     DeviceTooSmall {
         /// Name of the limit.
         what: &'static str,
@@ -79,7 +79,7 @@ pub enum Error {
         /// The largest rank.
         max: usize,
     },
-    /// A shape whose byte count does not fit 64 bits.
+    /// A shape whose byte count does not fit 64 bits, 32 in a browser; in group normalization a sample of 2^32 elements or more.
     #[error("shape {shape:?} has more bytes than 64 bits can count")]
     Size {
         /// The shape.
@@ -178,7 +178,7 @@ pub enum Error {
         /// Rows that share a condition.
         rows_per_condition: u64,
     },
-    /// Sequences of no positions, or an input without a dimension for them.
+    /// Sequences of no positions.
     #[error(
         "{rows} rows are no sequences of {length} positions; an input of shape [.., length, normalized shape] has some"
     )]
@@ -188,7 +188,8 @@ pub enum Error {
         /// Positions of a sequence.
         length: u64,
     },
-    /// Something that goes only with rows whose elements lie one after another.
+    /// Something that goes only with rows whose elements lie one after another, in a layer that normalizes other axes than the last ones or
+    /// groups of channels; or a grid or tensor that is too large for it, or does not fit the problem.
     #[error("{what} does not go with normalized axes that are not the last ones, or with parameters of channels")]
     Grid {
         /// What was asked for.
@@ -311,7 +312,7 @@ pub enum Error {
     /// A tensor of another storage type than it must have.
     #[error("the {what} is {actual}, it must be {expected}")]
     StorageType {
-        /// `mean` or `rstd`.
+        /// The tensor's part in the operation: `mean`, `rstd`, `moments`, `gradient_sums`, `state` or `condition`.
         what: &'static str,
         /// The storage type it must have.
         expected: crate::StorageType,
@@ -354,11 +355,11 @@ pub enum Error {
         /// What it has.
         actual: wgpu::BufferUsages,
     },
-    /// Something written that overlaps another tensor, other than the output or the sum in the exact place of the input or
-    /// the residual.
+    /// Something written that overlaps another tensor. An output or a sum may be in the exact place of the input or the residual, and a
+    /// gradient by input or residual in that of the input, the residual, the output gradient or the gradient of the sum.
     #[error(
-        "the {written} overlaps the {other}; give it elements of its own, or, if it is an output or a sum, the very region of \
-         the input or the residual: the same storage type, offset and row stride"
+        "the {written} overlaps the {other}; give it elements of its own, or, if it may take the place of another tensor (see \
+         `Bindings`), the very region of that: the same storage type, offset and row stride"
     )]
     Overlap {
         /// What is written.
@@ -388,12 +389,14 @@ pub enum Error {
         /// What bindings begin at multiples of.
         alignment: u64,
     },
-    /// More rows than the operation was prepared for.
-    #[error("{rows} rows, the operation was prepared for at most {max}")]
+    /// Another number of rows than there may be: more than an operation was prepared for
+    /// ([`PreparedPlan::set_rows`](crate::PreparedPlan::set_rows)), or another than the shape of the input has
+    /// ([`Bindings::input_shape`](crate::Bindings::input_shape)).
+    #[error("{rows} rows are asked for, there are {max}")]
     RowCount {
         /// Rows asked for.
         rows: u64,
-        /// Rows prepared for.
+        /// Rows that were prepared for, or that the input has.
         max: u64,
     },
     /// A tensor, layer or operation used with a device that it was not made on.

@@ -1,6 +1,7 @@
 use crate::Error;
 
-/// Mean and standard deviation of a row, or of a part of one: 16 bytes, of which those of parts merge.
+/// The moments of a row, or of a part of one: mean, standard deviation and number of elements, in 16 bytes. Those of two parts merge into
+/// those of both.
 ///
 /// Rows that are spread over several devices, or longer than a kernel may take, are measured part by part
 /// ([`GpuLayerNorm::moments`](crate::GpuLayerNorm::moments)). What the parts give is merged, in any order, and with the moments of the
@@ -25,7 +26,7 @@ use crate::Error;
 pub struct RowMoments {
     /// The mean, rounded to f32.
     pub mean: f32,
-    /// What is to be added to it.
+    /// What that rounding has lost: the mean is `mean` + `mean_rest`.
     pub mean_rest: f32,
     /// The square root of the biased variance: of the mean of (x − mean)².
     pub deviation: f32,

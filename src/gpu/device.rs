@@ -306,7 +306,8 @@ impl GpuDevice {
         &self.inner.info
     }
 
-    /// What plans are made for, but for what is found out when it is needed: [`capabilities_for`](Self::capabilities_for).
+    /// The limits and features of the device, which plans are made for. The exact conversions of f16, which are only found out when they
+    /// are needed, count as missing here; [`capabilities_for`](Self::capabilities_for) has them.
     pub fn capabilities(&self) -> &Capabilities {
         &self.inner.capabilities
     }

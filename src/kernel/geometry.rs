@@ -55,7 +55,9 @@ impl fmt::Display for Strategy {
     }
 }
 
-/// The choices that a plan makes, apart from what they follow to.
+/// How a plan divides the work among invocations. All else in the plan follows from this, the problem and the device.
+///
+/// A span is what the invocations that share a sum work on together: a whole row, or one segment of it where rows are split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Geometry {
     /// Registers or memory. In strategy split, for the first pass; the second always reads from memory.
@@ -64,8 +66,8 @@ pub struct Geometry {
     pub reduction: Reduction,
     /// Invocations that share a span; a power of two.
     pub lanes: u32,
-    /// Spans that one invocation takes part in, so that it reads weight and bias once for all of them; 1, 2 or 4, and 1 where
-    /// rows are split.
+    /// Spans that one invocation takes part in, so that it reads weight and bias once for all of them: 1, 2 or 4; up to 32 where it has
+    /// whole rows to itself that lie side by side in memory (channels first); 1 where rows are split and in the backward pass.
     pub spans_per_lane: u32,
     /// Spans in a workgroup, a multiple of `spans_per_lane`.
     pub spans_per_workgroup: u32,

@@ -6,7 +6,8 @@ use crate::{Error, MAX_RANK};
 /// One dimension of a tensor, along which its rows are counted, or the elements of a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Dimension {
-    /// Places along it. Of no meaning, and 0, for the outermost dimension of rows.
+    /// Places along it. Those of all dimensions of rows, multiplied, are the rows of the problem, and those of all dimensions of elements
+    /// its width. In the grid of a [`Kernel`](super::Kernel) the outermost dimension of rows has 0 here, because no kernel depends on it.
     pub size: u32,
     /// Elements from one place to the next.
     pub stride: u32,
@@ -69,7 +70,7 @@ impl Grid {
     /// Rows over some dimensions and elements over others, outermost first.
     ///
     /// # Errors
-    /// [`Error::Rank`] for more dimensions than a tensor may have, and one.
+    /// [`Error::Rank`] for more than [`MAX_RANK`] + 1 dimensions of rows or of elements.
     pub fn new(rows: &[Dimension], elements: &[Dimension]) -> Result<Self, Error> {
         if rows.len().max(elements.len()) > MAX_RANK + 1 {
             return Err(Error::Rank { shape: vec![0; rows.len().max(elements.len())], max: MAX_RANK });

@@ -36,9 +36,9 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// The dispatches where only the first `rows` rows of the problem are to be worked on. Never more than the chunk's own;
-    /// where none of its rows are among them, they have no workgroups, but for those that write the gradients of parameters, or sums
-    /// for them: of no rows these are 0.
+    /// The dispatches that work on the first `rows` rows of the problem only: as many as [`dispatches`](Self::dispatches), in the same
+    /// order, with other workgroups and other parameters. Where none of these rows are the chunk's, they have no workgroups, but for those
+    /// that keep theirs however few the rows are, such as those that write the gradients of parameters: of no rows these are 0.
     pub fn dispatches_for(&self, rows: u64) -> impl Iterator<Item = Dispatch> {
         let rows = rows.clamp(self.rows.start, self.rows.end) - self.rows.start;
         self.dispatches.iter().map(move |dispatch| {
@@ -72,8 +72,10 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::BufferSize`] if a tensor does not fit a buffer, [`Error::RowSize`] if a row does not fit a binding,
-    /// [`Error::Overlap`] if what is written overlaps another tensor, [`Error::DeviceTooSmall`] if the device binds too few
-    /// buffers, [`Error::Geometry`] if no candidate can run, [`Error::SharedRange`] for tensors too close for a browser.
+    /// [`Error::Overlap`] if what is written overlaps another tensor, [`Error::SharedRange`] for tensors too close for a browser,
+    /// [`Error::Needs`] for a tensor without another that it needs, as a gate needs a residual, [`Error::Statistics`] for a backward pass
+    /// with one of mean and rstd alone, [`Error::Parts`] for parts of causal rows, [`Error::DeviceTooSmall`] if the device binds too few
+    /// buffers, [`Error::Geometry`] if no candidate can run.
     pub fn new(problem: &Problem, capabilities: &Capabilities) -> Result<Self, Error> {
         Self::first(problem, capabilities, |_| true)
     }

@@ -7,13 +7,13 @@ use crate::tensor::StorageType;
 /// The largest width (elements of one row): counts are exact in f32 up to here.
 pub const MAX_WIDTH: u64 = 1 << 24;
 
-/// What is done with the rows of a problem.
+/// What is done with the rows of a problem: one of the two passes over whole rows, or one of four operations on parts of rows.
 ///
-/// The last four are the two passes, each cut in two where a part is known of each row only: rows are spread over several devices, or are
-/// longer than one kernel may take. Each device has some of the elements of every row. It measures these ([`Moments`](Self::Moments)), the
-/// moments of all parts are merged ([`RowMoments::merge`](crate::RowMoments::merge)), and with those of whole rows each device normalizes
-/// its part ([`Normalize`](Self::Normalize)). In the backward pass the two sums that [`GradientSums`](Self::GradientSums) leaves for each
-/// row are added up over the parts, and [`Gradients`](Self::Gradients) takes what that gives.
+/// Those four are for rows that are spread over several devices, or longer than one kernel may take: each problem then has a part of every
+/// row. [`Moments`](Self::Moments) measures the parts, and those of one row are merged
+/// ([`RowMoments::merge`](crate::RowMoments::merge)). [`Normalize`](Self::Normalize) normalizes each part with the moments of the whole
+/// row. Backward, [`GradientSums`](Self::GradientSums) finds two sums for each row of a part; they are added up over the parts, and
+/// [`Gradients`](Self::Gradients) takes what comes out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// From the input to the output.
@@ -47,7 +47,8 @@ impl Operation {
         self.has_moments() || matches!(self, Self::Moments)
     }
 
-    /// Whether a tensor in this role is read.
+    /// Whether a tensor in this role is read and not written. [`Role::State`], and gradients that are accumulated, are read too, and count
+    /// as written.
     pub const fn reads(self, role: Role) -> bool {
         match role {
             Role::Input | Role::Residual | Role::Gate => true,
@@ -200,13 +201,14 @@ pub enum Role {
     Input,
     /// Added to the input before it is normalized, rows × width.
     Residual,
-    /// Weight, `width` elements.
+    /// Weight, `width` elements; where a grid has positions share their parameters, one for each channel. So it is with all that has the
+    /// shape of parameters: bias, scale, shift, gate, and their gradients.
     Weight,
     /// Bias, `width` elements.
     Bias,
     /// What comes out of the forward pass, rows × width.
     Output,
-    /// Input + residual, rows × width.
+    /// What is normalized: the input, input + residual, or with a gate residual + gate · input; rows × width.
     Sum,
     /// Mean of each row, f32, one element a row. The forward pass writes it, the backward pass reads it.
     Mean,
@@ -214,9 +216,10 @@ pub enum Role {
     Rstd,
     /// The gradient of the loss by the output, rows × width.
     OutputGradient,
-    /// A gradient of the loss by input + residual that comes from elsewhere, rows × width; added to the input gradient.
+    /// The gradient of the loss by the sum ([`Role::Sum`]) that does not come through the output, rows × width. It is added to that which
+    /// does.
     SumGradient,
-    /// The gradient of the loss by the input, rows × width. That by the residual is the same.
+    /// The gradient of the loss by the input, rows × width. Without a gate that by the residual is the same.
     InputGradient,
     /// The gradient of the loss by the weight, `width` elements.
     WeightGradient,

@@ -7,9 +7,15 @@ use crate::{Error, GpuTensor, LayerNormConfig, Modulation, wgpu};
 /// output. [`Bindings::backward`] and [`Bindings::backward_of`] begin those of a backward pass: rows of input, and of the gradients of
 /// a loss by output and input. Whatever else is asked for is added.
 ///
+/// A row is the elements that share one mean and one variance, and `width` is their number, the product of the normalized shape. Tensors
+/// of "rows × width" hold one row after another. Weight and bias, each row of scale, shift and gate, and the gradients of these have the
+/// [parameter shape](LayerNormConfig::parameter_shape), which below is `width` elements; in group and instance normalization it is one
+/// element for each channel.
+///
 /// Any of these may lie in one buffer. Output and sum may be the very region of the input or the residual, which they then overwrite;
-/// the input gradient that of the output gradient, of the gradient of the sum, of the input or of the residual. Nothing else that is
-/// written may overlap anything.
+/// the gradients by input and residual that of the output gradient, of the gradient of the sum, of the input or of the residual. Nothing
+/// else that is written may overlap anything ([`Error::Overlap`]); in a browser, tensors of one buffer must lie further apart
+/// ([`Error::SharedRange`]).
 ///
 /// ```
 /// use gpu_layer_norm::{Bindings, Region, StorageType, wgpu};
@@ -163,8 +169,8 @@ impl Bindings {
             .with(Role::InputGradient, input_gradient)
     }
 
-    /// Measures `rows` rows, each of which is a part of a longer one: writes 4 words a row, [`RowMoments`](crate::RowMoments), told to be
-    /// f32. With [`residual`](Self::residual) and [`gate`](Self::gate) it measures what [`normalize`](Self::normalize) with the same does.
+    /// Measures `rows` rows, each of which is a part of a longer one: writes 4 words a row, [`RowMoments`](crate::RowMoments), of which
+    /// the region says [`StorageType::F32`](crate::StorageType::F32). With [`residual`](Self::residual) and [`gate`](Self::gate) it measures what [`normalize`](Self::normalize) with the same does.
     /// [`GpuLayerNorm::moments`](crate::GpuLayerNorm::moments) has an example.
     pub fn moments(rows: u64, input: impl Into<Region>, moments: impl Into<Region>) -> Self {
         Self::empty(Operation::Moments, Some(rows)).with(Role::Input, input).with(Role::Moments, moments)
@@ -249,7 +255,7 @@ impl Bindings {
         self.with(Role::Residual, region)
     }
 
-    /// Writes what is normalized, input + residual, here. Rows × width.
+    /// Writes what is normalized here: the input, input + residual, or with a gate residual + gate · input. Rows × width.
     #[must_use]
     pub fn sum(self, region: impl Into<Region>) -> Self {
         self.with(Role::Sum, region)
@@ -311,10 +317,10 @@ impl Bindings {
         self.with(Role::Gate, region)
     }
 
-    /// So many rows one after another share a condition, a row of scale, shift and gate; the last condition may have fewer. Default: what
-    /// the shapes say where whole tensors are given ([`of`](Self::of), [`backward_of`](Self::backward_of)), whose condition tensors have
-    /// the shape of the input without some of the dimensions before the normalized ones, as `[batch, width]` beside
-    /// `[batch, length, width]`; otherwise 1.
+    /// So many rows one after another share a condition, a row of scale, shift and gate; the last condition may have fewer. In group
+    /// normalization each group of a sample is a row. Default: what the shapes say where whole tensors are given ([`of`](Self::of),
+    /// [`backward_of`](Self::backward_of)), whose condition tensors have the shape of the input without some of the dimensions before the
+    /// normalized ones, as `[batch, width]` beside `[batch, length, width]`; otherwise 1.
     #[must_use]
     pub fn rows_per_condition(self, rows: u64) -> Self {
         Self { rows_per_condition: Some(rows), ..self }
@@ -337,9 +343,12 @@ impl Bindings {
         Self { sequence_length: Some(positions), ..self }
     }
 
-    /// What a [causal](LayerNormConfig::causal) layer knows of the positions of each sequence before those of this call, and, once it
-    /// has run, with them: sequences × 8 words, told to be f32. All of them 0: nothing came before. So a sequence may be normalized block
-    /// by block, as it comes in. The values are those of one long call, within the bounds on the error of both; the bits are the same
+    /// What a [causal](LayerNormConfig::causal) layer carries from one call to the next, so that a sequence may be normalized block by
+    /// block, as it comes in. It is read before the positions of this call, and overwritten with what holds after them. Fill it with zeros
+    /// where a sequence begins. It has 8 words of 32 bits for each sequence, and [`StorageType::F32`](crate::StorageType::F32) is what a
+    /// region of it says; what is in them is the kernels' own affair.
+    ///
+    /// The values are those of one long call, within the bounds on the error of both; the bits are the same
     /// where each block but the last has a multiple of 64 positions and the plans measure rows alike, as plans of one geometry do. Only
     /// the forward pass has states: a backward pass takes whole sequences.
     ///
@@ -392,8 +401,9 @@ impl Bindings {
         self.with(Role::GateGradient, region)
     }
 
-    /// Adds this to the input gradient of a backward pass: the gradient of the loss by input + residual, as far as it comes from
-    /// elsewhere than the output. Rows × width.
+    /// The gradient of the loss by the sum (input + residual, or residual + gate · input) that does not come through the output, in a
+    /// backward pass. It is added to that which does; the gradient by the residual is what comes out, and so is that by the input, which a
+    /// gate multiplies. Rows × width.
     #[must_use]
     pub fn sum_gradient(self, region: impl Into<Region>) -> Self {
         self.with(Role::SumGradient, region)

@@ -473,9 +473,10 @@ impl GpuConditionalLayerNorm {
         submit(device, |pass| prepared.encode_pass(pass))
     }
 
-    /// Binds a pass to tensors and conditions, to be recorded into the caller's own encoders any number of times. The bindings' scale,
-    /// shift and rows per condition are what the conditions make of them, whatever was given; a gate has as many rows as there are
-    /// conditions. Of a backward pass it is the norm's part that is bound, with the scale that the conditions give.
+    /// Binds a pass to tensors and conditions, to be recorded into the caller's own encoders any number of times. The scale,
+    /// shift and rows per condition that the conditions give take the place of those of the bindings; a gate has as many rows as there are
+    /// conditions. Of a backward pass only the norm is bound: it reads the scale that the conditions give, and writes the gradients that
+    /// the bindings ask for. The gradients by projections, conditions and table are [`backward`](Self::backward)'s alone.
     ///
     /// The first conditions are those of the first rows: with [`Bindings::row_count`], or fewer rows by
     /// [`PreparedConditional::set_rows`], each has as many rows as before.

@@ -71,8 +71,8 @@ pub struct GpuLayerNorm {
 }
 
 impl GpuLayerNorm {
-    /// A layer whose weight is 1 (0 if it is zero-centred) and whose bias is 0. Compiles the pipelines for the input that the
-    /// config [expects](LayerNormConfig::expect_input), unless another layer on this device has.
+    /// A layer whose weight is 1 (0 if it is zero-centred) and whose bias is 0. It compiles the pipelines for the input that the
+    /// config [expects](LayerNormConfig::expect_input), unless another layer on this device has compiled them.
     ///
     /// # Errors
     /// What is wrong with the config: [`Error::NormalizedShape`], [`Error::Rank`], [`Error::Width`], [`Error::Eps`],
@@ -141,8 +141,9 @@ impl GpuLayerNorm {
     /// Normalizes a host tensor. The output has the input's shape, and its storage type unless the config names another.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`], [`Error::ForeignDevice`], [`Error::BufferSize`], [`Error::OutOfMemory`],
-    /// [`Error::DeviceLost`], and what planning may find: [`Error::RowSize`], [`Error::Geometry`], [`Error::Strategy`].
+    /// [`Error::ShapeMismatch`], or [`Error::Axes`] where the config names axes; [`Error::Grid`] and [`Error::Size`] for a tensor of too
+    /// many elements; [`Error::ForeignDevice`], [`Error::BufferSize`], [`Error::OutOfMemory`], [`Error::DeviceLost`], [`Error::Wgpu`]; and
+    /// what planning may find: [`Error::RowSize`], [`Error::DeviceTooSmall`], [`Error::Geometry`], [`Error::Strategy`].
     #[cfg(not(target_arch = "wasm32"))]
     pub fn run(&self, device: &GpuDevice, input: &Tensor) -> Result<Tensor, Error> {
         self.submit(device, input)?.download()
@@ -274,10 +275,11 @@ impl GpuLayerNorm {
     /// Binds a forward or backward pass to tensors, to be recorded into the caller's own encoders any number of times.
     ///
     /// # Errors
-    /// About shapes: [`Error::ShapeMismatch`], [`Error::Shape`]. About regions: [`Error::RowStride`], [`Error::Region`],
-    /// [`Error::BufferUsage`], [`Error::Overlap`], [`Error::SharedRange`], [`Error::Size`]. About
-    /// what does not go together: [`Error::NoParameter`], [`Error::Role`], [`Error::Statistics`], [`Error::Needs`], [`Error::RowsPerCondition`], [`Error::RmsNorm`],
-    /// [`Error::StorageType`], [`Error::ForeignDevice`]. What planning may find: [`Error::BufferSize`], [`Error::RowSize`],
+    /// About shapes: [`Error::ShapeMismatch`], [`Error::Axes`], [`Error::Shape`], [`Error::RowCount`]. About regions:
+    /// [`Error::RowStride`], [`Error::Region`], [`Error::BufferUsage`], [`Error::Overlap`], [`Error::SharedRange`], [`Error::Size`],
+    /// [`Error::Offset`]. About what does not go together: [`Error::NoParameter`], [`Error::Role`], [`Error::Statistics`],
+    /// [`Error::Needs`], [`Error::RowsPerCondition`], [`Error::SequenceLength`], [`Error::Causal`], [`Error::Grid`], [`Error::Parts`],
+    /// [`Error::RmsNorm`], [`Error::StorageType`], [`Error::ForeignDevice`]. What planning may find: [`Error::BufferSize`], [`Error::RowSize`],
     /// [`Error::DeviceTooSmall`], [`Error::Geometry`], [`Error::Strategy`]. And [`Error::OutOfMemory`],
     /// [`Error::DeviceLost`], and [`Error::Wgpu`] for a buffer that was destroyed or is another device's.
     ///

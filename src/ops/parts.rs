@@ -4,7 +4,8 @@ use crate::{Error, GpuDevice, GpuTensor, RowMoments, Tensor};
 
 /// Moments of rows in the memory of a device: [`RowMoments`], one a row.
 ///
-/// As a [`Region`](crate::Region) they are 4 words a row, told to be f32.
+/// As a [`Region`](crate::Region), made from [`tensor`](Self::tensor), they are 4 words of 32 bits a row, whose storage type counts as
+/// [`StorageType::F32`](crate::StorageType::F32), although the last word is an integer.
 #[derive(Clone, Debug)]
 pub struct GpuMoments {
     tensor: GpuTensor,
@@ -65,9 +66,9 @@ fn row_moments(words: &Tensor) -> Vec<RowMoments> {
     bytemuck::pod_collect_to_vec(words.bytes())
 }
 
-/// Rows of which each device has a part, or that are longer than a kernel may take. Each of these layers is that of one part: its width,
-/// weight and bias are those of the part; eps, the kind of variance and all else are those of the whole. `examples/parts.rs` takes rows
-/// apart, and `integrations/mpi` does so over many processes.
+/// Operations on parts of rows, for rows that are spread over several devices or longer than a kernel may take. Each part has a layer of
+/// its own: its width, weight and bias are those of the part; eps, the kind of variance and all else are those of the whole row.
+/// `examples/parts.rs` takes rows apart, and `integrations/mpi` does so over many processes.
 ///
 /// ```
 /// use gpu_layer_norm::{GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Tensor};
@@ -113,9 +114,9 @@ impl GpuLayerNorm {
     /// Normalizes the rows of this input, each of which is a part of a longer one, with the moments of whole rows, into a new tensor.
     /// Submits, and reads nothing back.
     ///
-    /// **Accuracy**, besides the rounding of the output itself: x̂ is within 2e-6 · max(1, |x̂| / 4), for parts of more than 65,536 elements
-    /// within twice that, and within 6e-8 · |x̂| more for each [`RowMoments::merge`] on the way from a part to the whole beyond the fourth; at any mean. A
-    /// constant row gives exactly the bias.
+    /// **Accuracy**, besides the rounding of the output itself, at any mean: x̂ is within 2e-6 · max(1, |x̂| / 4), for parts of more than
+    /// 65,536 elements within twice that. Where more than four [`RowMoments::merge`] lie between a part and the whole row, each further one
+    /// adds 6e-8 · |x̂|. A constant row gives exactly the bias.
     ///
     /// # Errors
     /// [`Error::Parts`] for a [causal](crate::LayerNormConfig::causal) layer, [`Error::Shape`] unless there are moments for each row, and
