@@ -1,18 +1,18 @@
-// Normalization of rows that lie side by side: every invocation has QUADS times four neighbouring rows, and reads what four have at one
-// position in one access. Strategy streaming. Some positions at a time are gone over for all quads, because each position may lie in a page
-// of memory of its own.
+// Normalization of rows that lie side by side, by strategy streaming. Every invocation has QUADS times four neighbouring rows,
+// and reads the elements that four rows have at one position in one access. It takes a block of positions for all its rows before
+// it goes on to the next block, because each position may lie in a page of memory of its own.
 //
 //     y = (x − mean) / sqrt(variance + eps) · weight + bias, or without the mean
 //
-// A Quad has one number for each of the four rows; no invocation waits for another. The arithmetic is that of `moments`, `memory` and
-// `rare`, row by row.
+// A Quad has one number for each of the four rows; no invocation waits for another. The arithmetic is that of `moments`, `memory`
+// and `rare`, row by row. Each position is a turn, so TURNS, and with it params.turns, is WIDTH.
 // Bindings: 0 params, those of the tensors. LANES = 1, SPANS_PER_LANE = 4 · QUADS, SEGMENTS = 1.
 
 const QUADS: u32 = SPANS_PER_LANE / 4u;
 
 // Positions that a loop body takes at once.
 const POSITIONS: u32 = select(1u, 4u, WIDTH % 4u == 0u);
-// Terms that are added up as they come, before the sum of all takes them in with what that loses (`steps`), and their positions.
+// The terms of a block, which are added up plainly (`steps`), and its positions: POSITIONS of them are added up to one term.
 const TERMS: u32 = 8u;
 const POSITION_BLOCK: u32 = TERMS * POSITIONS;
 // Positions that the shift comes from, and how far they lie apart.
@@ -48,7 +48,7 @@ fn add_position(sums: Sums, difference: Quad) -> Sums {
     return Sums(sums.differences + difference, fma(difference, difference, sums.squares));
 }
 
-// The sums of x − shift and of its square over some positions, of which there are some.
+// The sums of x − shift and of its square over the positions from `begin` to `end`: at least one, and a multiple of POSITIONS.
 fn block_about(span: Span, begin: u32, end: u32, shift: Quad) -> Sums {
     var block = Sums();
     var position = begin;
@@ -98,7 +98,7 @@ fn is_rare(differences: f32, squares: f32) -> bool {
     return out_of_range(squares, params.mean_share) | is_off;
 }
 
-// Correction and rstd of a row, in its unit (`scaling_of` of `moments`).
+// Correction and rstd of a row, in the unit in which it was measured; as `scaling_of` in `scalings`.
 fn finish(differences: f32, squares: f32, exponent: i32) -> vec2<f32> {
     let correction = mean_part(differences) * params.mean_share;
     let eps = scaled(params.eps, 2 * exponent);
@@ -260,7 +260,8 @@ fn is_ordinary(span: Span, own: Scalings) -> bool {
     return params.rows - span.row >= 4u && all(own.exponent == vec4<i32>(0));
 }
 
-// Of four rows the first few, each in its own unit: a row count may end among the four.
+// Normalizes the first `rows` of four rows, each in the unit in which it was measured. They are fewer than four where the rows of
+// the dispatch end among the four.
 fn normalize_rows(span: Span, own: Scalings, rows: u32) {
     let factor = powers_of_two(own.exponent);
     for (var position = 0u; position < params.turns; position++) {

@@ -1,5 +1,6 @@
-// Third pass of causal layer normalization: what comes before each tile, sequence by sequence. It begins with what came before the
-// sequence, where that is known, and leaves what is known in the end.
+// Third pass of causal layer normalization: what comes before each tile, sequence by sequence. Where params.accumulate is not 0,
+// a sequence begins with its stored state, which is of the rows before those of this dispatch. In the end its state includes
+// these.
 //
 // Bindings: 0 params, 44 the moments of the tiles, `state` what is known of the sequences.
 

@@ -19,7 +19,7 @@ fn kernel(place: Place) {
         let exponent = i32(scaling.w);
         let half_mean = scaled(scaling.x, -exponent - 1);
         let rstd = scaled(scaling.z, exponent);
-        // C · (x − μ) = −slope · rstd · x̂, in which slope is about 1.
+        // C · (x − μ) = −slope · rstd · x̂, so slope = −C / rstd². The powers of two of C and of rstd² cancel, and are left out.
         let digits = rstd_digits(scaling);
         let slope = select(-(suffix.factor.value + suffix.factor.rest) / (digits * digits), 0.0, digits == 0.0);
         let summand = scaled(suffix.sum.value + suffix.sum.rest, suffix.exponent);

@@ -33,14 +33,15 @@ fn inverse_root(number: f32) -> f32 {
     return fma(root, kept_scalar(e * fma(0.375, e, 0.5)), root);
 }
 
-// 1 / √sum for a variance plus eps, of which `squares` is the sum of squares it came from; all in one unit. A constant row with
-// eps = 0 has none; 0 then makes it the bias. NaN of NaN.
+// 1 / √sum, where `sum` is a variance plus eps, and `squares` the sum of squares that the variance comes from; all in the same
+// unit. It is 0 where the sum is 0, as for a constant row with eps = 0, which thereby becomes the bias, and where the sum is
+// infinite. It is NaN where the sum is NaN.
 fn rstd_of(sum: f32, eps: f32, squares: f32) -> f32 {
     let variance = bitcast<u32>(sum);
     // Rounding may have made it less than eps, even negative.
     let is_negative = variance >= SIGN_BIT;
     let numbers = select(variance, bitcast<u32>(eps), is_negative);
-    // Of a sum that is infinite or none, no arithmetic.
+    // Where `squares` is infinite or NaN, its own bits decide, because arithmetic on the way to the sum need not have kept that.
     let bits = select(numbers, bitcast<u32>(squares) & MAGNITUDE_BITS, exponent_of(squares) == 128);
 
     // In a unit in which it is from 1 to 4, so that no product of Newton's method leaves f32's range, however it is formed.

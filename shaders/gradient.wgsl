@@ -32,7 +32,7 @@ fn row_coefficients(span: Span, statistics: Statistics, row_bits: u32) -> Coeffi
 
 fn kernel(place: Place) {
     for (var round = 0u; round < walk_rounds(place); round++) {
-        // After what the round before has written.
+        // The round before has written in a branch, and reductions follow.
         meet();
         let span = walk_at(place, round);
         let statistics = statistics_of(mean_get(span.row), rstd_get(span.row));

@@ -15,7 +15,8 @@ fn kernel(place: Place) {
     var total = Total();
     for (var row = group; row < params.rows; row += SEGMENTS) {
         let sums = channel_sums[row * SEGMENT_WIDTH + (channel - group * SEGMENT_WIDTH)];
-        // What dy counts as: y has (x̂ · weight + bias) · (1 + scale) in adaptive normalization.
+        // Adaptive normalization multiplies x̂ · weight + bias by 1 + scale, so dy is multiplied by that in the gradients of
+        // both.
         var factor = 1.0;
         if ADAPTIVE {
             factor = 1.0 + scale_at(row / params.condition_rows, 0u, channel);

@@ -9,7 +9,8 @@
 const HAS_CARRY: u32 = 2u;
 const LEAVES_CARRY: u32 = 4u;
 
-// What dy counts as in the gradients of weight and bias: y has (x̂ · weight + bias) · (1 + scale) in adaptive layer normalization.
+// What the sums of a walk are multiplied by in the gradients of weight and bias: 1 + scale in adaptive layer normalization, which
+// multiplies x̂ · weight + bias by it, and 1 elsewhere.
 fn walk_factor(group: u32, position: u32) -> Quad {
     if ADAPTIVE {
         return Quad(1.0) + scale_at(min(group / params.walks, params.conditions - 1u), 0u, position);
@@ -17,7 +18,8 @@ fn walk_factor(group: u32, position: u32) -> Quad {
     return Quad(1.0);
 }
 
-// The sum that this kernel has so far; what it leaves for later is not written.
+// The sum over the walks of this dispatch and of those before. Where more dispatches follow, it is left behind the sums of the
+// walks for them, by the invocation in which `is_written` is true.
 fn total_of_sum(place: Place, sum: u32, position: u32, is_written: bool) -> Quad {
     var total = sum_of_walks(place, sum, 0u, bound_params.groups, position);
     let index = sum_index(params.groups, sum, position);
@@ -31,6 +33,7 @@ fn total_of_sum(place: Place, sum: u32, position: u32, is_written: bool) -> Quad
 }
 
 fn kernel(place: Place) {
+    // `place_of` has neighbouring invocations share a unit. Here they have neighbouring units instead (`gradient/walk_sums`).
     let unit = place.first_span - place.local_index / LANES + in_workgroup(place);
     reduce_as(in_workgroup(place) * LANES + lane_of(place));
     let position = min(unit, ROW_UNITS - 1u);

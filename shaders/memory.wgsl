@@ -1,4 +1,5 @@
-// Sums over a span that is read from memory, in any unit: elements are multiplied by `factor`, a power of two.
+// Sums over a span that is read from memory. Its elements are first multiplied by `factor`, a power of two (`Moments` in
+// `moments`).
 
 // x · factor − shift of one unit.
 fn memory_difference(span: Span, turn: u32, shift: f32, factor: f32) -> Unit {
@@ -19,8 +20,8 @@ fn step_sums(span: Span, turn: u32, shift: f32, factor: f32) -> Sums {
     return sums;
 }
 
-// The sums over BLOCK turns, or as many as there are. The loops leave at their ends because llvmpipe runs the body of a loop that
-// has no turns left once more, for nobody.
+// The sums over BLOCK turns, or as many as there are. Loops here look for their end after the body and not before it, because
+// llvmpipe would otherwise run the body once more with no invocation in it.
 fn block_sums(span: Span, begin: u32, shift: f32, factor: f32) -> Sums {
     let end = min(begin + BLOCK, params.turns);
     var sums = Sums();

@@ -3,8 +3,9 @@
 //     correction = mean(d),   mean = shift + correction,   variance = mean(d²) − correction²
 // The correction takes out the error of the shift, so the error does not grow with |mean| / std.
 
-// What a span was measured to be, in the unit 2^−exponent: its elements are multiplied by 2^exponent first. The exponent
-// is 0 unless a span was measured again (`rare`).
+// What was measured of a span, in the unit 2^−exponent: its elements are multiplied by 2^exponent first. The exponent is 0, and
+// this unit 1, unless a span was measured again (`rare`). Such a unit of measurement has nothing to do with the units of access
+// (`unit/`).
 struct Moments {
     shift: f32,
     // The sums of x − shift and of its square over the span.
@@ -22,8 +23,8 @@ struct Scaling {
     exponent: i32,
 }
 
-// Whether the correction is over a standard deviation: its square then takes digits from the variance. `share` is 1 / the number
-// of elements, here and above.
+// Whether the correction is over a standard deviation: its square then takes digits from the variance. Here, and in
+// `out_of_range`, `share` is 1 / the number of elements.
 fn off_the_mean(moments: Moments, share: f32) -> bool {
     let correction = correction_of(moments.differences) * share;
     return 2.0 * correction * correction > moments.squares * share;

@@ -9,7 +9,7 @@ struct Written {
     output: Unit,
 }
 
-// `again`: of a span that may have been measured in another unit than 1.
+// What is written of one unit of a span. Where `again` is true, the span may have been measured with an exponent other than 0.
 fn written(source: Source, scaling: Scaling, parameters: Parameters, again: bool) -> Written {
     let unit = source_unit(source);
     var own_unit = unit;
@@ -28,7 +28,7 @@ fn write(span: Span, position: u32, unit: Written) {
     }
 }
 
-// Of spans of which some were measured again: from memory, in the unit of each.
+// Normalizes all spans of this invocation from memory, each with its own exponent. It is called where some are rare.
 fn normalize_again(place: Place) {
     for (var slot = 0u; slot < SPANS_PER_LANE; slot++) {
         let span = span_at(place, slot);

@@ -1,7 +1,8 @@
 // What one dispatch needs to know beyond the constants of its kernel.
 //
-// The host's twin is `kernel::params::Params`; a test compares the two layouts. A base is where the first row begins in the
-// bound part of a tensor, a stride leads from one row to the next; both count units, those of mean and rstd elements.
+// The host's twin is `kernel::params::Params`; a test compares the two layouts. A base is where the first row begins in the bound
+// part of a tensor, a stride leads from one row to the next. Both count accesses of memory (`unit/`); those of tensors that are
+// read or written word by word, as mean and rstd are, and of parameters that elements share, count single words or elements.
 // Binding: 0, uniform.
 
 struct Params {
@@ -13,7 +14,9 @@ struct Params {
     workgroups_x: u32,
     // Rows of this dispatch.
     rows: u32,
-    // The rest of this group is for `arguments.wgsl`, which sets the four above for a row count on the device.
+    // From the next seven `arguments.wgsl` sets the four above for a row count on the device: the most workgroups along x, the
+    // first row of this dispatch within the problem, its rows at most, the spans of a row (0 where workgroups do not depend on
+    // rows), the spans of a workgroup, and the fewest and the most workgroups that have work.
     max_workgroups_x: u32,
     first_row: u32,
     most_rows: u32,
@@ -21,12 +24,14 @@ struct Params {
     spans_per_workgroup: u32,
     least_workgroups: u32,
     most_workgroups: u32,
-    // Walks over the rows that leave sums for gradients (`gradient/walk`); in a scan over positions the tiles or sequences
-    // (`causal/scan`).
+    // The number of walks over the rows, each of which leaves sums for gradients (`gradient/walk`); in a scan over positions that
+    // of the tiles or sequences, each of which has an invocation (`causal/scan`).
     groups: u32,
-    // Not 0: those sums, or the gradients themselves, are added to what lies there. `gradient_parameters` has further bits.
+    // Where it is not 0, the sums of walks, or gradients that are sums over rows, are added to what lies in their place, and
+    // `causal_carries` begins with the stored states. In `gradient_parameters` each of three bits has a meaning of its own.
     accumulate: u32,
-    // Rows that share a condition, conditions, and walks over the rows of each. Where rows belong to none: 2^32 − 1, 1, and all walks.
+    // How many rows share a condition, how many conditions this dispatch has, and how many walks share the rows of one. Where
+    // rows belong to no condition, these are 2^32 − 1, 1 and the number of all walks.
     condition_rows: u32,
     conditions: u32,
     walks: u32,
@@ -35,9 +40,9 @@ struct Params {
     tiles: u32,
     // 1 for the unbiased variance, 0 for the biased one.
     unbiased: f32,
-    // TURNS, for loops that a driver should not unroll because it cannot see their length.
+    // TURNS once more. Loops that end at this number are not unrolled, because a driver cannot see their length.
     turns: u32,
-    // All 32 bits, for `kept` in `numbers.wgsl`, because a compiler cannot see that they are.
+    // 0xffffffff, a mask that changes nothing; a compiler cannot see that it does not (`kept` in `numbers.wgsl`).
     all_bits: u32,
     // Added to the variance; ≥ 0.
     eps: f32,
@@ -47,7 +52,8 @@ struct Params {
     // one f32 has not digits enough.
     variance_share: f32,
     variance_share_rest: f32,
-    // 1 for the biased variance, n / (n − 1) for the unbiased one.
+    // What the square of the correction (`moments.wgsl`) is multiplied by before it is taken off the variance: 1 for the biased
+    // variance, n / (n − 1) for the unbiased one.
     variance_factor: f32,
     input_base: u32,
     input_stride: u32,
@@ -94,5 +100,6 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> bound_params: Params;
 
-// Read once: llvmpipe would read from a binding each time, and once for each lane.
+// A copy of the binding, which `workgroup_of` makes: llvmpipe would read a binding anew at each use, and once for each
+// invocation.
 var<private> params: Params;

@@ -23,7 +23,7 @@ struct Params {
     left_term: u32,
     right_term: u32,
     right_column: u32,
-    // Tiles or elements of the result, whichever the workgroups take.
+    // What the result is divided into: tiles (`tiled`), blocks of ROWS × 4 elements (`alone`), or elements (`table_gradient`).
     work: u32,
     // Workgroups of the dispatch, and those of them along x.
     workgroups: u32,

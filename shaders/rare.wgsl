@@ -33,8 +33,9 @@ fn look_at(span: Span, shift: f32, factor: f32) -> Look {
     return Look(largest, sums_of(block));
 }
 
-// Four rounds of one loop body, whose number a driver cannot see; by the binding, because a browser takes the private copy for one
-// that differs from lane to lane, and the rounds have barriers.
+// Measures a span in four rounds of one loop body. turns is at least 1, so there are always four; a driver cannot see that, and
+// does not unroll them. It is read from the binding, because a browser takes the private copy to differ from lane to lane, and
+// the rounds have barriers.
 fn measure_again(span: Span) -> Moments {
     let limit = eps_limit();
     let origin = origin_of(span);
@@ -45,9 +46,10 @@ fn measure_again(span: Span) -> Moments {
     for (var round = 0u; round < min(bound_params.turns + 3u, 4u); round++) {
         let look = look_at(span, shift, power_of_two(exponent));
         if round < 2u {
-            // How large the elements are tells the unit in which none is above 4, so that no difference overflows; how far they are
-            // from the first one there, the unit in which that is about 1, even if the elements are up to 2^24 in it. Where all are
-            // equal, their own.
+            // Round 0 finds the largest magnitude, and by it a unit in which no element is above 4, so that no difference
+            // overflows. Round 1 finds in that unit the largest distance from the origin, and by it the unit in which this
+            // distance is about 1; it is at most 2^24 times smaller than the first one. Where all elements equal the origin, the
+            // unit is 1.
             let largest = span_max(look.largest);
             let by = -exponent_of(bitcast<f32>(largest));
             if round == 0u {

@@ -10,9 +10,10 @@ fn add(a: Sums, b: Sums) -> Sums {
     return Sums(a.differences + b.differences, a.squares + b.squares);
 }
 
-// The sums of many blocks, with what they lost to rounding: next to the square of an outlier all the others may be lost, and equal
-// numbers are rounded alike. The errors are Knuth's ("The Art of Computer Programming", volume 2, 4.2.2): each difference is kept
-// as it is, so that a compiler cannot find that they cancel.
+// The sums of many blocks (`steps`), and what was lost to rounding when they were added up. That may be much: next to the square
+// of an outlier all other squares may be lost, and equal numbers are all rounded alike. How an addition's loss is found is
+// Knuth's ("The Art of Computer Programming", volume 2, 4.2.2); each difference goes through `kept`, so that a compiler cannot
+// find that they cancel.
 struct Total {
     sums: Sums,
     lost: Sums,
@@ -34,10 +35,11 @@ fn add_block(total: Total, block: Sums) -> Total {
     return Total(Sums(differences, squares), lost);
 }
 
-// Blocks that are added up plainly where their number is known.
+// How many blocks, the first ones, `add_indexed_block` adds up plainly.
 const PLAIN_BLOCKS: u32 = 2u;
 
-// The same of the block with this index, which is a constant: the first few cost the sums a rounding each, and no code.
+// As `add_block`, for the block with this index, which is a constant. What the first PLAIN_BLOCKS blocks lose is not kept: that
+// is a rounding for each but the first, and saves code.
 fn add_indexed_block(total: Total, block: Sums, index: u32) -> Total {
     if index == 0u {
         return Total(block, Sums());
@@ -69,7 +71,8 @@ fn add_parts(a: vec3<f32>, b: vec3<f32>) -> vec3<f32> {
     return vec3<f32>(a.x + b.x, squares, a.z + b.z + lost);
 }
 
-// The two sums. What one lost is no number where it is infinite.
+// The sum of the differences and that of the squares. What the latter lost is added, but not where it is infinite: that is NaN
+// then.
 fn sums_of_parts(parts: vec3<f32>) -> vec2<f32> {
     let is_end = (bitcast<u32>(parts.y) & EXPONENT_BITS) == EXPONENT_BITS;
     return vec2<f32>(parts.x, parts.y + select(parts.z, 0.0, is_end));

@@ -24,7 +24,7 @@ fn suffix_of_row(row: u32, position: u32, following: Suffix) -> Suffix {
     }
     let rstd = rstd_digits(scaling);
     let exponent = rstd_exponent(scaling, following);
-    // Of g, and of g · x̂: what the sums lack is that x̂ there had only the mean's first part.
+    // sums.x is Σg. For sums.y, which is to be Σ(g · x̂), only the first part of the mean was taken off x; here the rest is, too.
     let offset = scaling.y * scaling.z;
     let products = fma(-offset, sums.x, sums.y);
     let share = reciprocal(f32(position + 1u)).value * params.mean_share;

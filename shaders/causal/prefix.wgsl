@@ -3,7 +3,7 @@
 //     mean = mean_a + δ · b / (a + b),   Σ (x − mean)² = S_a + S_b + δ² · a · b / (a + b)
 // Means and sums of squares are kept in two parts, so that what long sums lose is not lost, at any mean and however the mean moves.
 
-// Of some rows one after another, in the unit 2^−exponent.
+// The mean of some rows one after another, and the sum of squares about it, of elements in the unit 2^−exponent.
 struct Prefix {
     rows: u32,
     mean: Double,
@@ -37,12 +37,13 @@ fn in_exponent(prefix: Prefix, exponent: i32) -> Prefix {
     return Prefix(prefix.rows, scaled_double(prefix.mean, by), scaled_double(prefix.squares, 2 * by), exponent);
 }
 
-// No more than there are numbers for.
+// The rows of both parts, or 2^32 − 1 where they are more.
 fn rows_of_both(a: Prefix, b: Prefix) -> u32 {
     return a.rows + min(b.rows, 0xffffffffu - a.rows);
 }
 
-// Two parts of `a_count` and `b_count` times `unit` elements, in the same unit.
+// Merges two parts that have the same exponent, the first of a_count · unit elements and the second of b_count · unit. So `unit`
+// is WIDTH where the counts are of rows, and 1 where they are of elements.
 fn merged(a: Prefix, a_count: f32, b: Prefix, b_count: f32, unit: f32) -> Prefix {
     let share = reciprocal(a_count + b_count);
     let b_share = b_count * share.value + b_count * share.rest;
@@ -66,7 +67,8 @@ fn deviation_exponent(squares: f32, exponent: i32) -> i32 {
     return select(exponent_of(squares) / 2 + 1 - exponent, NO_EXPONENT, exponent_of(squares) == -127);
 }
 
-// The unit in which what two parts spread over is about 1; the unit 1 where that does as well.
+// The exponent for both parts, by their spread, which is the largest of their deviations and the distance of their means. It
+// makes the spread about 1, or is 0 where that will do as well.
 fn common_exponent(a: Prefix, b: Prefix) -> i32 {
     let largest = max(exponent_in_one(a.mean.value, a.exponent), exponent_in_one(b.mean.value, b.exponent));
     let unit = clamp(-largest, -126, 126);
@@ -82,7 +84,7 @@ fn no_number(squares: f32) -> u32 {
     return select(0u, bitcast<u32>(squares) & MAGNITUDE_BITS, exponent_of(squares) == 128);
 }
 
-// The two together, b after a; of counts as in `merged`.
+// The two parts together, b after a, with counts as in `merged`. Where one of them holds an infinity or a NaN, only that remains.
 fn merge(a: Prefix, a_count: f32, b: Prefix, b_count: f32, unit: f32) -> Prefix {
     if a_count == 0.0 {
         return b;

@@ -1,13 +1,14 @@
 // A scan over the positions of sequences: each position takes up what all positions before it, or all after it, have left. A row is a
 // position; `params.sequence_rows` rows one after another are a sequence.
 //
-// Sequences are cut into tiles of TILE rows. One invocation goes over each tile, one row after another; what the tiles have in sum, one
-// invocation goes over for each sequence. So the order in which anything is merged depends on the position alone, and no invocation
-// waits for another. Nothing that a position takes up depends on a position that comes later (or earlier).
+// Sequences are cut into tiles of TILE rows. One invocation goes over the rows of each tile. Where a sequence has several tiles,
+// one invocation goes over what these have left. In either case place.first_span is the number of the tile or of the sequence. So
+// the order in which anything is merged depends on the position alone, and no invocation waits for another. Nothing that a
+// position takes up depends on a position that comes later (or earlier).
 
 const TILE: u32 = 64u;
 
-// The rows of a tile, of the dispatch's. None in tiles that only fill up the last workgroup.
+// The rows of a tile, counted within the dispatch. There are none where the rows of the dispatch end before the tile.
 struct Tile {
     begin: u32,
     end: u32,
@@ -45,7 +46,7 @@ fn scaled_double(a: Double, exponent: i32) -> Double {
 }
 
 // 1 / count in two parts. Division may be off in the last digits; what is left of 1 is found with numbers cut into halves of 12 digits,
-// whose products are exact (as in `inverse_root` of `moments`).
+// whose products are exact (as in `inverse_root` of `deviation`).
 fn reciprocal(count: f32) -> Double {
     let value = 1.0 / count;
     let high = upper_digits(value);

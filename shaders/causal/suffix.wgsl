@@ -1,5 +1,6 @@
-// What a position's gradient takes from its own position and all later ones of its sequence. With mean μ and rstd r of position t, N and
-// D elements before and with it (D is one less for the unbiased variance), and sums over its row,
+// What the gradient of a position s takes from its own position and all later ones of its sequence. Let μ_t and r_t be the mean
+// and rstd of position t, N_t the number of elements of all positions up to and including t, D_t the same number, or one less for
+// the unbiased variance, and Σ the sum over the row of position t. Then
 //     dx = r_s · g + Σ_{t ≥ s} (a_t + c_t · (x − μ_t)),   a_t = −r_t · Σg / N_t,   c_t = −r_t² · Σ(g · x̂) / D_t
 // because x is part of the mean and the variance of all of them. The sum over t is kept as A + C · (x − origin), the origin being the mean
 // of the first position in it, so that it does not cancel at any mean.

@@ -1,7 +1,7 @@
 // The gradient of a loss by the units of a row (`gradient/row` has the formula), and the sums that it rests on.
 
-// (x − mean) · rstd − offset where `mask` has all bits, 0 where it has none. Kept as it is: in x̂ · slope · rstd no other two factors
-// may be multiplied first, since rstd may be as small or as large as f32 has numbers.
+// (x − mean) · rstd − offset where `mask` has all bits, 0 where it has none. It goes through `unit_kept`, so that a compiler does
+// not move its factor rstd elsewhere: in x̂ · slope · rstd that might form rstd · rstd, which may leave the range of f32.
 fn normalized_unit(source: Source, half_mean: f32, double_rstd: f32, offset: f32, mask: u32) -> Unit {
     return unit_kept(unit_fma(half_centred(source, half_mean), double_rstd, -offset), mask);
 }

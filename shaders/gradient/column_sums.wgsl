@@ -1,7 +1,8 @@
-// The sums over the rows of a walk that the gradients of weight, bias, scale, shift and gate are made of, in registers: of dy · x̂, of
-// dy, and of the gradient by what is normalized times the input. In the end each goes to its own place among those of all walks: groups
-// outermost, then PRODUCTS, GRADIENTS and GATES, as far as they are asked for, then columns. One that is not asked for has the number
-// SUMS, and is no sum.
+// The sums over the rows of a walk that the gradients of weight, bias, scale, shift and gate are made of, in registers: PRODUCTS
+// of dy · x̂, GRADIENTS of dy, and GATES of ds · input, where ds is the gradient by what is normalized.
+//
+// SUMS of the three are asked for, and numbered from 0 in this order; the constant of one that is not asked for is SUMS. In the
+// end each sum goes to its place among those of all walks: walks (groups) outermost, then the sums by number, then columns.
 
 var<private> product_sums: array<Unit, TURNS>;
 var<private> gradient_sums: array<Unit, TURNS>;

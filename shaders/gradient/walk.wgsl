@@ -7,8 +7,11 @@
 // Precondition: where words of two elements are stored (`turns/pairs`), `walks` is even, so that the rows of a walk begin in the same
 // half of a word.
 
+// As in `steps`, with one turn to a loop body: every lane has a unit in every turn.
 const EVEN: bool = WHOLE_TURNS && WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UNITS % LANES == 0u;
 
+// The number of this invocation's walk, of params.groups. Where rows are split, the segments of a walk follow one another as
+// spans.
 fn walk_group(place: Place) -> u32 {
     if SEGMENTS == 1u {
         return place.first_span;
@@ -24,8 +27,8 @@ fn walk_condition(group: u32) -> u32 {
     return 0u;
 }
 
-// The span of one round. Past the last row of the condition, where those that walk together may come, it is another row, which is then
-// not owned.
+// The span of a walk in one round. Where walks go together (`gradient/walk_together`), some may have rounds past the last row of
+// their condition. The span is then in another row, and is not owned.
 fn walk_at(place: Place, round: u32) -> Span {
     let group = walk_group(place);
     let condition = walk_condition(group);

@@ -26,7 +26,7 @@ fn sum_of_walks(place: Place, sum: u32, first: u32, count: u32, position: u32) -
     for (var begin = 0u; begin < count; begin += LANES) {
         let group = first + min(begin + lane, count - 1u);
         let left = column_sums[sum_index(group, sum, position)];
-        // A walk without rows has left 0, whatever the factor is, which may be no number then.
+        // A walk without rows has left 0. That stays 0 whatever the factor is, which may be infinite or NaN.
         let is_zero = (bitcast<QuadBits>(left) & QuadBits(MAGNITUDE_BITS)) == QuadBits(0u);
         let value = select(left * walk_factor(group, position), left, is_zero);
         total = add_block(total, Sums(kept(value, select(0u, params.all_bits, begin + lane < count)), Quad(0.0)));

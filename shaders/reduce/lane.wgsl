@@ -17,10 +17,10 @@ fn span_max(value: u32) -> u32 {
     return value;
 }
 
-// Before a sum that follows what lanes may have parted for.
+// Called before a sum that follows a branch, in which the lanes of a span may have parted. Here there is only one.
 fn meet() {}
 
-// From now on this invocation counts as another one of its workgroup.
+// Gives this invocation another number in reductions. Here these do not depend on it.
 fn reduce_as(index: u32) {}
 
 fn workgroup_or(bits: u32) -> u32 {

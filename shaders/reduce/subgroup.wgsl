@@ -21,7 +21,8 @@ fn span_max(value: u32) -> u32 {
     return butterfly_max(value, LANES);
 }
 
-// Before a sum that follows what lanes may have parted for. Browsers have no barrier of subgroups.
+// Called before a sum that follows a branch, in which lanes may have parted: they meet here. A barrier of the whole workgroup has
+// to do, because browsers have none of a subgroup.
 fn meet() {
     workgroupBarrier();
 }

@@ -57,7 +57,8 @@ fn span_sum_each(value: vec4<f32>) -> vec4<f32> {
     return butterfly_sum_each(total, SLOT_LANES);
 }
 
-// Before a sum that follows what lanes may have parted for. Browsers have no barrier of subgroups.
+// Called before a sum that follows a branch, in which lanes may have parted: they meet here. A barrier of the whole workgroup has
+// to do, because browsers have none of a subgroup.
 fn meet() {
     workgroupBarrier();
 }

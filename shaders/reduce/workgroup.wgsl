@@ -50,7 +50,7 @@ fn span_sum_each(value: vec4<f32>) -> vec4<f32> {
 // Barriers bring lanes together; there are no subgroup operations that they would have to meet before.
 fn meet() {}
 
-// From now on this invocation counts as another one of its workgroup.
+// From now on reductions take this invocation for number `index` of its workgroup. LANES numbers one after another share a span.
 fn reduce_as(index: u32) {
     reduce_index = index;
 }

@@ -1,4 +1,5 @@
-// What is normalized: residual + gate · input, in f32, the gate that of the row's condition.
+// What is normalized: residual + gate · input in f32, with the gate of the row's condition. The sum is what is held between
+// passes, so a Source is a Unit.
 
 alias Source = Unit;
 

@@ -1,4 +1,5 @@
-// What is normalized: the input. It is held as it is stored, so two elements of 16 bits take one register.
+// What is normalized: the input. A Source is a unit of it in the form in which it is held between passes, a Unit the same in f32
+// for arithmetic. Here a Source is what was loaded, so that in vectors two elements of 16 bits take one register.
 
 alias Source = InputRaw;
 

@@ -1,4 +1,4 @@
-// What is normalized: input + residual, added in f32.
+// What is normalized: input + residual, added in f32. The sum is what is held between passes, so a Source is a Unit.
 
 alias Source = Unit;
 

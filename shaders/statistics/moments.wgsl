@@ -1,5 +1,5 @@
-// The statistics of a row that is a part of another: mean, what f32 cannot hold of it, standard deviation, and the number of elements.
-// There is no eps. What is else the factor of a scaling is the standard deviation here.
+// The statistics of a row that is a part of a longer one: the mean in f32, the rest of it that f32 cannot hold, the standard
+// deviation, and the number of elements. There is no eps, and the field `rstd` of a Scaling holds the standard deviation.
 
 // √number for a number from 1 to 4, rounded once: the upper 12 digits of it, whose square is exact, and a step that takes what is missing,
 // number − square, into account up to its square (see `inverse_root`). With m = (number − root²) / √number, it is
@@ -16,7 +16,8 @@ fn factor_of(variance: f32, eps: f32, squares: f32) -> f32 {
     let number = bitcast<u32>(variance);
     // Rounding may have made it negative.
     let numbers = select(number, 0u, number >= SIGN_BIT);
-    // Of a sum that is infinite or none, no arithmetic.
+    // Where `squares` is infinite or NaN, the result is too, because arithmetic on the way to the variance need not have kept
+    // that.
     let is_end = exponent_of(squares) == 128;
     let half = exponent_of(bitcast<f32>(numbers)) >> 1u;
     let root = square_root(bitcast<f32>(numbers - (bitcast<u32>(half) << 24u)));

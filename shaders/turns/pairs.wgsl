@@ -6,13 +6,14 @@
 
 const WHOLE_TURNS: bool = false;
 
-// Whether every lane surely has a unit in this turn: all but the first two and the last two of a whole row, as in `straight`.
+// Whether every lane is known to have a unit in this turn, as in all turns of a whole row but the first two and the last two;
+// otherwise as in `straight`.
 fn is_whole(turn: u32) -> bool {
     return !REREAD & (SEGMENTS == 1u) & (turn >= 2u) & (turn + 2u < TURNS);
 }
 
-// The unit that a lane has in turn 0. Before the first unit of the span it is −1, wrapped: no unit of it, as those past its end are
-// none.
+// The unit that a lane has in turn 0. Where the span begins with half a pair, that of lane 0 is −1, which wraps to 2^32 − 1. This
+// lies past the end of the span, and so is no unit of it.
 fn first_unit(row: u32, lane: u32) -> u32 {
     return 2u * lane - first_half(row);
 }

@@ -4,8 +4,9 @@
 // Whether every lane has a unit in every turn before the last one.
 const WHOLE_TURNS: bool = true;
 
-// Whether every lane surely has a unit in this turn: all but the last of a whole row. Where the turn is a constant, nothing need be
-// compared with the end of the row.
+// Whether every lane is known to have a unit in this turn, as in all turns of a whole row but the last. Where the turn is a
+// constant, as it is for what is held in registers, nothing is then compared with the end of the row. Where rows are read again
+// in each pass (REREAD), turns are no constants, and the answer is always false.
 fn is_whole(turn: u32) -> bool {
     return !REREAD & (SEGMENTS == 1u) & (turn + 1u < TURNS);
 }

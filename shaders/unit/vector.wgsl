@@ -1,6 +1,7 @@
-// Unit of access: made of vectors of four elements.
+// A unit, which is what one access of memory moves, is one vector of four elements here (`unit/one`), or two (`unit/two`). A Quad
+// is one such vector. In `beside` its elements are those that four neighbouring rows have at one position.
 //
-// Precondition: the width and every base and stride are multiples of the unit.
+// Precondition: the width and every base and stride are multiples of the unit. In `beside` that is not so of the width.
 
 alias Quad = vec4<f32>;
 alias QuadBits = vec4<u32>;
@@ -23,7 +24,7 @@ fn unpack(words: vec2<u32>) -> QuadBits {
     return vec4<u32>(words.x & 0xffffu, words.x >> 16u, words.y & 0xffffu, words.y >> 16u);
 }
 
-// Of each element the upper half counts.
+// Four elements of 16 bits, each in the upper half of its number, brought into two words.
 fn pack(bits: QuadBits) -> vec2<u32> {
     return vec2<u32>((bits.x >> 16u) | (bits.y & 0xffff0000u), (bits.z >> 16u) | (bits.w & 0xffff0000u));
 }
