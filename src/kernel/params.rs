@@ -17,7 +17,7 @@ pub struct Params {
     pub max_workgroups_x: u32,
     /// First row of this dispatch within the problem; at most `u32::MAX`, where no row count on the device reaches.
     pub first_row: u32,
-    /// Rows of this dispatch at most.
+    /// Rows of this dispatch at most, whatever a row count on the device is.
     pub most_rows: u32,
     /// Segments of a row.
     pub segments: u32,

@@ -57,7 +57,8 @@ impl Chunk {
 /// How a problem is solved on a device: kernels, and for each chunk of rows the dispatches with their parameters.
 ///
 /// To run a plan, bind for each chunk the parts of the tensors' buffers that [`Chunk::tensors`] names, and the buffers of
-/// [`Plan::scratch`], to the numbers that [`Kernel::bindings`] names; then run the dispatches in order. `examples/embed_plan.rs` does so with bare wgpu calls.
+/// [`Plan::scratch`], to the numbers that [`Kernel::bindings`] names; then run the dispatches in order. `examples/embed_plan.rs` does so
+/// with bare wgpu calls.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     problem: Problem,
@@ -534,7 +535,6 @@ fn params(
     let mut params = Params {
         max_workgroups_x: dispatch_dimension(capabilities),
         first_row: u32::try_from(rows.start).unwrap_or(u32::MAX),
-        most_rows: count,
         segments: if fixed.is_some() { 0 } else { kernel.spans_per_row() },
         spans_per_workgroup: kernel.spans_per_workgroup,
         least_workgroups: fixed.unwrap_or(0),

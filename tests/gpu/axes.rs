@@ -74,6 +74,8 @@ struct Sample {
     backward: Option<Backward>,
     strategy: Option<Strategy>,
     row_count: Option<u32>,
+    /// Set after preparing, the last of these to stay.
+    set_rows: Vec<usize>,
     data: Data,
 }
 
@@ -100,6 +102,7 @@ impl Default for Sample {
             backward: None,
             strategy: None,
             row_count: None,
+            set_rows: Vec::new(),
             data: Data::Normal { mean: 0.5, std: 1.0 },
         }
     }
@@ -361,7 +364,11 @@ impl Sample {
         pick: impl FnOnce(&Problem) -> Result<Plan, Error>,
     ) -> Result<(String, Tensors), String> {
         self.run_by(device, pick, |layer, plan, bindings, bytes| {
-            submit(device, &layer.prepare_plan(device, plan, bindings).map_err(|error| error.to_string())?);
+            let mut prepared = layer.prepare_plan(device, plan, bindings).map_err(|error| error.to_string())?;
+            for rows in &self.set_rows {
+                prepared.set_rows(*rows as u64).map_err(|error| error.to_string())?;
+            }
+            submit(device, &prepared);
             for (role, bytes) in bytes {
                 // The buffer of a role is that of its region.
                 let region = bindings.get(*role).ok_or("a tensor without a region")?;
@@ -442,7 +449,8 @@ impl Sample {
 
     /// Rows that are worked on.
     fn rows_of(&self, view: &View) -> usize {
-        self.row_count.map_or(view.rows, |count| view.rows.min(count as usize))
+        let rows = self.set_rows.last().map_or(view.rows, |rows| view.rows.min(*rows));
+        self.row_count.map_or(rows, |count| rows.min(count as usize))
     }
 
     fn outputs(&self, view: &View, before: &Tensors) -> Vec<(Role, Vec<Wanted>)> {
@@ -972,7 +980,10 @@ pub fn row_counts(name: &str, device: &GpuDevice) -> Outcome {
     let small = Capabilities { max_binding_bytes: 2048, ..*device.capabilities() };
     let mut i = 0_usize;
     for base in [axes(&[40, 6, 3], &[1]), groups(&[40, 6, 3], 3)] {
-        for count in [120, 119, 50, 1, 0, u32::MAX] {
+        // The smaller of the two counts holds; it may be raised again.
+        let set: [&[usize]; 3] = [&[60], &[119, 4], &[0, 77]];
+        let counts = [120, 119, 50, 1, 0, u32::MAX].map(|count| (count, [].as_slice()));
+        for (count, set_rows) in counts.into_iter().chain([50, 119, u32::MAX].into_iter().zip(set)) {
             for is_conditional in [false, true] {
                 i += 1;
                 let is_grouped = matches!(base.over, Over::Groups(_));
@@ -985,20 +996,21 @@ pub fn row_counts(name: &str, device: &GpuDevice) -> Outcome {
                     statistics: true,
                     strategy: Some(STRATEGIES[i % 3]),
                     row_count: Some(count),
+                    set_rows: set_rows.to_vec(),
                     ..base.clone()
                 };
                 let backward = Backward { accumulate: i.is_multiple_of(2), ..EVERY_GRADIENT };
                 let backward = Sample { backward: Some(backward), ..forward.clone() };
                 for sample in [forward, backward] {
                     let in_one = sample.check(device);
-                    in_one.map_err(|error| format!("a count of {count}: {error}"))?;
+                    in_one.map_err(|error| format!("a count of {count}, {set_rows:?}: {error}"))?;
                     // What is added up over all samples of a channel is not kept from chunk to chunk.
                     if is_grouped && sample.backward.is_some() || name == "swiftshader" && i.is_multiple_of(2) {
                         continue;
                     }
                     let chunked = sample.check_with(device, |problem| sample.plan(problem, &small));
                     let chunked = where_it_fits(device, chunked);
-                    chunked.map_err(|error| format!("a count of {count}, in chunks: {error}"))?;
+                    chunked.map_err(|error| format!("a count of {count}, {set_rows:?}, in chunks: {error}"))?;
                 }
             }
         }

@@ -98,9 +98,11 @@ pub async fn rows_set(device: &GpuDevice) -> Outcome {
 }
 
 pub async fn row_counts_on_device(device: &GpuDevice) -> Outcome {
-    for count in [100, 99, 3, 0, 64, u32::MAX] {
-        let sample = Sample { rows: 100, width: 36, row_count: Some(count), ..Sample::default() };
-        by_row_count_plan(&sample, device).await.map_err(|error| format!("a count of {count}: {error}"))?;
+    let counts = [100, 99, 3, 0, 64, u32::MAX].map(|count| (count, None));
+    for (count, set_rows) in counts.into_iter().chain([(99, Some(64)), (3, Some(64))]) {
+        let sample = Sample { rows: 100, width: 36, row_count: Some(count), set_rows, ..Sample::default() };
+        let checked = by_row_count_plan(&sample, device).await;
+        checked.map_err(|error| format!("a count of {count}, {set_rows:?}: {error}"))?;
     }
     Ok(())
 }
