@@ -36,7 +36,10 @@ type Outcome = Result<(), Failed>;
 
 fn main() {
     let _ = env_logger::try_init();
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // Each trial that runs has a device, with memory of its own.
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get().min(4));
+    arguments.test_threads.get_or_insert(threads);
     let (devices, unusable) = devices();
     let mut trials = Vec::new();
     for (name, error) in unusable {
@@ -44,7 +47,8 @@ fn main() {
     }
     for (name, device) in &devices {
         println!("adapter {name}: {} ({:?})", device.adapter_info().name, device.adapter_info().backend);
-        let pool = Arc::new(Pool { adapter: name.clone(), free: Mutex::new(vec![device.clone()]) });
+        let backend = device.adapter_info().backend;
+        let pool = Arc::new(Pool { adapter: name.clone(), backend, free: Mutex::new(vec![device.clone()]) });
         let mut add = |what: &'static str, test: fn(&str, &GpuDevice) -> Outcome| {
             let (name, pool) = (name.clone(), pool.clone());
             trials.push(Trial::test(format!("{name}: {what}"), move || {
@@ -192,9 +196,10 @@ fn main() {
 
 /// Devices of one adapter, of which each trial has one to itself. On one for all they would wait for each other: Mesa's lavapipe compiles
 /// kernels in the thread of its one queue, and wgpu has one GL context for all devices of an instance, and panics where a thread waits for
-/// another's work there for six seconds.
+/// another's work there for some seconds.
 struct Pool {
     adapter: String,
+    backend: wgpu::Backend,
     free: Mutex<Vec<GpuDevice>>,
 }
 
@@ -204,10 +209,13 @@ impl Pool {
         let found = free().pop();
         let device = match found {
             Some(device) => device,
-            None => another_device(&self.adapter)?,
+            None => another_device(&self.adapter, self.backend)?,
         };
         let outcome = trial(&device);
-        free().push(device);
+        // Of a device on which one has failed nobody knows what state it is in.
+        if outcome.is_ok() {
+            free().push(device);
+        }
         outcome
     }
 }

@@ -2,7 +2,7 @@
 //! rewrites nothing itself.
 //!
 //! A sample of the variants runs by default; `GPU_LAYER_NORM_REWRITINGS=all cargo test --release --test rewriting` runs all of
-//! them, with several seeds each, and with a number in the place of `all` so many, forward and backward.
+//! them, with several seeds each, and with a number in the place of `all` so many of each operation.
 
 mod common;
 #[path = "common/rewrite.rs"]

@@ -35,8 +35,8 @@ pub fn short_name(info: &wgpu::AdapterInfo) -> String {
 pub type Named<T> = Vec<(String, T)>;
 
 #[cfg(not(target_arch = "wasm32"))]
-fn adapters() -> impl Iterator<Item = (String, wgpu::Adapter)> {
-    let adapters = pollster::block_on(GpuDevice::builder().adapters());
+fn adapters(backends: wgpu::Backends) -> impl Iterator<Item = (String, wgpu::Adapter)> {
+    let adapters = pollster::block_on(GpuDevice::builder().backends(backends).adapters());
     adapters.into_iter().map(|adapter| (short_name(&adapter.get_info()), adapter))
 }
 
@@ -45,7 +45,7 @@ fn adapters() -> impl Iterator<Item = (String, wgpu::Adapter)> {
 pub fn devices() -> (Named<GpuDevice>, Named<Error>) {
     let mut devices: Named<GpuDevice> = Vec::new();
     let mut unusable = Vec::new();
-    for (name, adapter) in adapters() {
+    for (name, adapter) in adapters(wgpu::Backends::all()) {
         if devices.iter().any(|(known, _)| *known == name) {
             continue;
         }
@@ -57,17 +57,17 @@ pub fn devices() -> (Named<GpuDevice>, Named<Error>) {
     (devices, unusable)
 }
 
-/// One more device on the adapter of this name, of another instance than all others.
+/// One more device on an adapter of this name, of another instance than all others.
 #[cfg(not(target_arch = "wasm32"))]
-pub fn another_device(name: &str) -> Result<GpuDevice, Error> {
-    let mut found: Vec<String> = Vec::new();
-    for (other, adapter) in adapters() {
-        if other == name {
-            return pollster::block_on(GpuDevice::from_adapter(&adapter));
+pub fn another_device(name: &str, backend: wgpu::Backend) -> Result<GpuDevice, Error> {
+    let mut outcome = Err(Error::NoAdapter { requested: name.into(), found: Vec::new() });
+    for (_, adapter) in adapters(backend.into()).filter(|(other, _)| other == name) {
+        outcome = pollster::block_on(GpuDevice::from_adapter(&adapter));
+        if outcome.is_ok() {
+            break;
         }
-        found.push(other);
     }
-    Err(Error::NoAdapter { requested: name.into(), found })
+    outcome
 }
 
 /// Records an operation, and submits it.
