@@ -248,9 +248,10 @@ impl LayerNormConfig {
         Self { output_storage: Some(storage), ..self }
     }
 
-    /// Forces a strategy in place of the planner's choice, in the forward and in the backward pass. An operation that does not have the
-    /// strategy is planned freely, such as a backward pass where [`Strategy::PartlyResident`] is forced. [`Error::Strategy`] if the rows
-    /// cannot be worked on so, when the layer is made or an operation is prepared.
+    /// Forces a strategy in place of the planner's choice, in the forward and in the backward pass. The backward pass
+    /// has no [`Strategy::PartlyResident`], and operations on parts of rows have not all strategies: where one is forced that they do not
+    /// have, they are planned freely. Everywhere else [`Error::Strategy`] tells that rows cannot be worked on so, when the layer is made or
+    /// an operation is prepared.
     #[must_use]
     pub fn strategy(self, strategy: Strategy) -> Self {
         Self { strategy: Some(strategy), ..self }
@@ -398,7 +399,8 @@ impl LayerNormConfig {
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`] unless the shape ends with the normalized shape (for group normalization that of a sample),
-    /// [`Error::Axes`] unless it has the axes to normalize, [`Error::Grid`] or [`Error::Size`] if it has too many elements.
+    /// [`Error::Axes`] unless it has the axes to normalize, [`Error::Rank`] if these leave too many dimensions, [`Error::Grid`] or
+    /// [`Error::Size`] if it has too many elements.
     pub fn rows(&self, shape: &[usize]) -> Result<u64, Error> {
         product(&self.view(shape)?.leading).ok_or_else(|| Error::Size { shape: shape.to_vec() })
     }

@@ -79,8 +79,8 @@ pub enum Error {
         /// The largest rank.
         max: usize,
     },
-    /// A shape whose byte count does not fit 64 bits, 32 in a browser; in group normalization a sample of 2^32 elements or more.
-    #[error("shape {shape:?} has more bytes than 64 bits can count")]
+    /// A shape whose byte count does not fit 64 bits, 32 in a browser; in group normalization 2^32 samples, or as many elements in one.
+    #[error("shape {shape:?} has more elements than can be counted")]
     Size {
         /// The shape.
         shape: Vec<usize>,

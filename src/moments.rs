@@ -49,9 +49,9 @@ impl RowMoments {
         Self::about(0.0, values)
     }
 
-    /// Those of the elements of both, as [`WideMoments::merge`] has them, rounded to f32. Which of the two comes first makes no difference, to
-    /// the last bit. Each merge rounds the deviation once, by up to 6e-8 of it: many parts are better merged as [`WideMoments`], and rounded in
-    /// the end.
+    /// Those of the elements of both, as [`WideMoments::merge`] has them, rounded to f32. Which of the two comes first makes no difference,
+    /// to the last bit. Each merge rounds the deviation once, by up to 6e-8 of it: many parts are better merged as [`WideMoments`], and
+    /// rounded in the end.
     ///
     /// # Errors
     /// [`Error::Width`] if the elements of both are more than u32 can count.
@@ -90,8 +90,8 @@ impl RowMoments {
 
 /// Moments of a row, or of a part of one, in f64: 24 bytes, in which any number of parts may be merged one after another.
 ///
-/// In f32 each merge rounds the deviation, and a thousand merges, as in a ring of a thousand devices, would use up the whole bound of a row's
-/// error. In f64 nothing of it is seen. Kernels take and give [`RowMoments`].
+/// In f32 each merge rounds the deviation, and a thousand merges, as in a ring of a thousand devices, would use up the whole bound of a
+/// row's error. In f64 nothing of it is seen. Kernels take and give [`RowMoments`].
 ///
 /// ```
 /// use gpu_layer_norm::{RowMoments, WideMoments};
@@ -121,8 +121,8 @@ impl WideMoments {
     ///
     /// mean = (a · mean_a + b · mean_b) / (a + b),  squares = squares_a + squares_b + δ² · a · b / (a + b)
     ///
-    /// Which of the two comes first makes no difference, to the last bit of a number, so that devices that merge in other orders of two have the
-    /// same.
+    /// Which of the two comes first makes no difference, to the last bit of a number, so that devices that merge in other orders of two
+    /// have the same.
     #[must_use]
     pub fn merge(self, other: Self) -> Self {
         if other.count == 0.0 {

@@ -148,9 +148,9 @@ impl PreparedPlan {
         self.rows
     }
 
-    /// Works on the first `rows` rows only, from the next recording on, and leaves the others as they are. It may be called for
-    /// every frame; nothing is prepared again. With [`Bindings::row_count`](crate::Bindings::row_count) it works on no more rows than these,
-    /// and on fewer where the count on the device says so.
+    /// Works on the first `rows` rows only, from the next recording on, and leaves the others as they are. It may be called for every
+    /// frame; nothing is prepared again. With [`Bindings::row_count`](crate::Bindings::row_count) it works on no more rows than these, and
+    /// on fewer where the count on the device says so.
     ///
     /// Writes parameters through the queue, for everything that is submitted afterwards: first submit what was recorded
     /// before. For two recordings with different counts in one submission prepare two operations, or have the counts in

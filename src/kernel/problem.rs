@@ -689,10 +689,10 @@ impl Problem {
     /// they are given here.
     ///
     /// # Errors
-    /// [`Error::Role`] for a tensor that takes no part in this pass, [`Error::NoParameter`] for a parameter that the affine map does
-    /// not have, or its gradient, [`Error::RmsNorm`] for the mean of RMS normalization, [`Error::RowStride`] if rows would overlap,
-    /// [`Error::StorageType`] for words of rows ([`Role::words`]) that are not f32, [`Error::Size`], [`Error::Offset`] if the tensor ends past what 64 bits
-    /// can count.
+    /// [`Error::Role`] for a tensor that takes no part in this pass, [`Error::NoParameter`] for a parameter that the affine map does not
+    /// have, or its gradient, [`Error::RmsNorm`] for the mean of RMS normalization, [`Error::RowStride`] if rows would overlap,
+    /// [`Error::StorageType`] for words of rows ([`Role::words`]) that are not f32, [`Error::Size`], [`Error::Offset`] if the tensor ends
+    /// past what 64 bits can count.
     pub fn tensor(mut self, role: Role, layout: impl Into<Layout>) -> Result<Self, Error> {
         let layout = layout.into();
         if role.is_parameter() && !self.affine.parameters().contains(&role.parameter().unwrap_or(role)) {

@@ -8,7 +8,8 @@ use crate::{Error, GpuTensor, LayerNormConfig, Modulation, wgpu};
 /// a loss by output and input. Whatever else is asked for is added.
 ///
 /// A row is the elements that share one mean and one variance, and `width` is their number, the product of the normalized shape. Tensors
-/// of "rows × width" hold one row after another. Weight and bias, each row of scale, shift and gate, and the gradients of these have the
+/// of "rows × width" hold one row after another, a row stride apart; for a layer that names other axes than the last ones they lie as the
+/// shape of the input says. Weight and bias, each row of scale, shift and gate, and the gradients of these have the
 /// [parameter shape](LayerNormConfig::parameter_shape), which below is `width` elements; in group and instance normalization it is one
 /// element for each channel.
 ///
@@ -169,9 +170,9 @@ impl Bindings {
             .with(Role::InputGradient, input_gradient)
     }
 
-    /// Measures `rows` rows, each of which is a part of a longer one: writes 4 words a row, [`RowMoments`](crate::RowMoments), of which
-    /// the region says [`StorageType::F32`](crate::StorageType::F32). With [`residual`](Self::residual) and [`gate`](Self::gate) it measures what [`normalize`](Self::normalize) with the same does.
-    /// [`GpuLayerNorm::moments`](crate::GpuLayerNorm::moments) has an example.
+    /// Measures `rows` rows, each of which is a part of a longer one: writes 4 words a row, [`RowMoments`](crate::RowMoments), of which the
+    /// region says [`StorageType::F32`](crate::StorageType::F32). With [`residual`](Self::residual) and [`gate`](Self::gate) it measures
+    /// what [`normalize`](Self::normalize) with the same does. [`GpuLayerNorm::moments`](crate::GpuLayerNorm::moments) has an example.
     pub fn moments(rows: u64, input: impl Into<Region>, moments: impl Into<Region>) -> Self {
         Self::empty(Operation::Moments, Some(rows)).with(Role::Input, input).with(Role::Moments, moments)
     }
@@ -441,7 +442,8 @@ impl Bindings {
     }
 
     /// Takes the number of rows from the u32 at `index` of a buffer of u32, when the recording runs. Rows from there on are left as
-    /// they are; a count above the rows given before counts as those. The buffer needs [`wgpu::BufferUsages::STORAGE`].
+    /// they are; a count above the rows given before, or above those of
+    /// [`PreparedPlan::set_rows`](crate::PreparedPlan::set_rows), counts as these. The buffer needs [`wgpu::BufferUsages::STORAGE`].
     #[must_use]
     pub fn row_count(self, buffer: &wgpu::Buffer, index: u64) -> Self {
         // What overflows lies past the end of any buffer too.

@@ -76,9 +76,9 @@ impl GpuLayerNorm {
     ///
     /// # Errors
     /// What is wrong with the config: [`Error::NormalizedShape`], [`Error::Rank`], [`Error::Width`], [`Error::Eps`],
-    /// [`Error::UnbiasedWidth`], [`Error::RmsNorm`], [`Error::Axes`], [`Error::Groups`], [`Error::Grid`]. That the device cannot run it: [`Error::RowSize`],
-    /// [`Error::DeviceTooSmall`], [`Error::Geometry`], [`Error::Strategy`]; with the rows to expect, [`Error::BufferSize`],
-    /// [`Error::Size`]. And [`Error::OutOfMemory`], [`Error::DeviceLost`], [`Error::Wgpu`].
+    /// [`Error::UnbiasedWidth`], [`Error::RmsNorm`], [`Error::Axes`], [`Error::Groups`], [`Error::Grid`]. That the device cannot run it:
+    /// [`Error::RowSize`], [`Error::DeviceTooSmall`], [`Error::Geometry`], [`Error::Strategy`]; with the rows to expect,
+    /// [`Error::BufferSize`], [`Error::Size`]. And [`Error::OutOfMemory`], [`Error::DeviceLost`], [`Error::Wgpu`].
     pub fn new(device: &GpuDevice, config: &LayerNormConfig) -> Result<Self, Error> {
         let problem = config.problem(1)?;
         plan(config, &problem, device)?;
@@ -275,13 +275,13 @@ impl GpuLayerNorm {
     /// Binds a forward or backward pass to tensors, to be recorded into the caller's own encoders any number of times.
     ///
     /// # Errors
-    /// About shapes: [`Error::ShapeMismatch`], [`Error::Axes`], [`Error::Shape`], [`Error::RowCount`]. About regions:
-    /// [`Error::RowStride`], [`Error::Region`], [`Error::BufferUsage`], [`Error::Overlap`], [`Error::SharedRange`], [`Error::Size`],
-    /// [`Error::Offset`]. About what does not go together: [`Error::NoParameter`], [`Error::Role`], [`Error::Statistics`],
-    /// [`Error::Needs`], [`Error::RowsPerCondition`], [`Error::SequenceLength`], [`Error::Causal`], [`Error::Grid`], [`Error::Parts`],
-    /// [`Error::RmsNorm`], [`Error::StorageType`], [`Error::ForeignDevice`]. What planning may find: [`Error::BufferSize`], [`Error::RowSize`],
-    /// [`Error::DeviceTooSmall`], [`Error::Geometry`], [`Error::Strategy`]. And [`Error::OutOfMemory`],
-    /// [`Error::DeviceLost`], and [`Error::Wgpu`] for a buffer that was destroyed or is another device's.
+    /// About shapes: [`Error::ShapeMismatch`], [`Error::Axes`], [`Error::Rank`], [`Error::Shape`], [`Error::RowCount`]. About regions: [`Error::RowStride`],
+    /// [`Error::Region`], [`Error::BufferUsage`], [`Error::Overlap`], [`Error::SharedRange`], [`Error::Size`], [`Error::Offset`]. About
+    /// what does not go together: [`Error::NoParameter`], [`Error::Role`], [`Error::Statistics`], [`Error::Needs`],
+    /// [`Error::RowsPerCondition`], [`Error::SequenceLength`], [`Error::Causal`], [`Error::Grid`], [`Error::Parts`], [`Error::RmsNorm`],
+    /// [`Error::StorageType`], [`Error::ForeignDevice`]. What planning may find: [`Error::BufferSize`], [`Error::RowSize`],
+    /// [`Error::DeviceTooSmall`], [`Error::Geometry`], [`Error::Strategy`]. And [`Error::OutOfMemory`], [`Error::DeviceLost`], and
+    /// [`Error::Wgpu`] for a buffer that was destroyed or is another device's.
     ///
     /// ```
     /// use gpu_layer_norm::{Bindings, GpuDevice, GpuLayerNorm, LayerNormConfig, Region, StorageType, wgpu};

@@ -98,9 +98,9 @@ fn row_moments(words: &Tensor) -> Vec<RowMoments> {
 impl GpuLayerNorm {
     /// Measures the rows of this input, each of which is a part of a longer one, into new moments. Submits, and reads nothing back.
     ///
-    /// Merge those of all parts ([`RowMoments::merge`], or [`WideMoments::merge`](crate::WideMoments::merge) where there are many), and give what comes out to [`normalize`](Self::normalize). Weight, bias, eps and
-    /// the kind of variance are of no meaning here. Constant rows take about three times as long as others: without an eps, a deviation of
-    /// nothing may also be one that is too small to square.
+    /// Merge those of all parts ([`RowMoments::merge`], or [`WideMoments::merge`](crate::WideMoments::merge) where there are many), and
+    /// give what comes out to [`normalize`](Self::normalize). Weight, bias, eps and the kind of variance are of no meaning here. Constant
+    /// rows take about three times as long as others: without an eps, a deviation of nothing may also be one that is too small to square.
     ///
     /// # Errors
     /// [`Error::Parts`] for a [causal](crate::LayerNormConfig::causal) layer, and as [`run`](Self::run).
@@ -157,8 +157,8 @@ impl GpuLayerNorm {
     /// The gradients of a loss by the input, weight and bias of this part of the rows, from the moments of whole rows and the
     /// [`gradient_sums`](Self::gradient_sums) of all parts, added up. They are those that [`backward`](Self::backward) finds where it has
     /// whole rows; dx is within 4e-6 of the largest |dx| in its row (or of rstd · max|g|), for parts of more than 65,536 elements within
-    /// twice that, and dweight and dbias within twice what that says. Add up the sums of many parts in f64, or as a tree. Submits, and reads
-    /// nothing back.
+    /// twice that, and dweight and dbias within twice what that says. Add up the sums of many parts in f64, or as a tree. Submits, and
+    /// reads nothing back.
     ///
     /// # Errors
     /// As [`gradient_sums`](Self::gradient_sums).
