@@ -44,10 +44,10 @@ pub struct DataParallel {
 }
 
 impl DataParallel {
-    /// Over the ranks of a communicator, which is duplicated, with the default [`Options`]. Collective.
+    /// Adds up over the ranks of a communicator, which is duplicated, with the default [`Options`]. To make it is collective.
     ///
     /// # Errors
-    /// [`Error::Disagreement`] where ranks have other options than others.
+    /// [`Error::Disagreement`] unless [`Options::elements_per_chunk`] is the same on every rank. The other options are not compared.
     pub fn new(communicator: &impl Communicator, device: &GpuDevice) -> Result<Self, Error> {
         Self::with_options(communicator, device, &Options::default())
     }
@@ -80,15 +80,16 @@ impl DataParallel {
         }
     }
 
-    /// Puts into each of these tensors the sum of those of all ranks, which pass tensors of the same shapes in the same order. They must be
-    /// f32. Collective. Returns as soon as everything is submitted.
+    /// Replaces each of these tensors by its sum over all ranks. Every rank passes tensors of the same shapes in the same order, all of
+    /// them f32. Collective. Returns as soon as everything is submitted.
     ///
-    /// The sum is taken in f32, in an order that depends on the number of ranks alone. Each rank adds up to half a unit in the last place.
+    /// The sum is taken in f32, in the order of MPI's all-reduce, which may depend on the number of ranks and on the length of a chunk.
+    /// Each addition rounds by up to half a unit in the last place.
     ///
     /// # Errors
-    /// [`Error::Storage`] for tensors that are not f32, [`Error::Device`] for those of another device and what the device may say,
-    /// [`Error::OtherRank`] where another rank has such an error, [`Error::Disagreement`] where ranks have other shapes than others. What the
-    /// tensors hold is then lost.
+    /// [`Error::Storage`] for tensors that are not f32. [`Error::Device`] for tensors of another device, and for what the device may say.
+    /// [`Error::OtherRank`] where another rank has such an error. [`Error::Disagreement`] where the ranks pass different shapes. After an
+    /// error some elements may already be sums, and others not.
     pub fn all_reduce(&self, tensors: &[&GpuTensor]) -> Result<(), Error> {
         self.sum(tensors, Ok(()))
     }

@@ -6,8 +6,8 @@ use mpi::topology::Communicator;
 use crate::Error;
 use crate::ranks::wait_for_all;
 
-/// A device for this rank, another one for each rank of a machine that has several: of its best adapters, those of the kind and the backend of
-/// the very best, the ranks of the machine take one after another, and begin again where there are more ranks. Collective.
+/// A device for this rank. The best adapter of a machine, and the others of the same kind and backend, are dealt out to the ranks of that
+/// machine in turn, and again from the first where there are more ranks than adapters. Collective.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), gpu_layer_norm_mpi::Error> {

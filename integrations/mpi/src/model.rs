@@ -1,14 +1,14 @@
 //! What sharding costs and where it pays: a model of the time of a pass, made of bytes and latencies.
 //!
-//! A pass over sharded rows reads its shard once more than a pass over whole rows, because rows are normalized only when all ranks have
-//! measured them, and it waits for the ranks. What it gains is that each device has only its share of the bytes. The model counts both:
+//! A pass over sharded rows reads its shard twice, because rows are normalized only when all ranks have measured them; a pass over whole
+//! rows reads them once if they stay on the chip ([`Machine::on_chip`]), otherwise twice too. A pass over sharded rows also waits for the
+//! other ranks. What it gains is that each device has only its share of the bytes. The model counts all of that:
 //!
-//! * **a kernel** takes [`Machine::launch`], and the bytes that it reads and writes at [`Machine::memory`];
-//! * **what is read back** is there after [`Machine::readback`];
-//! * **an all-reduce** of n bytes on P ranks takes the least of three algorithms, with α the [latency](Machine::latency) of a message and
-//!   β the seconds a byte takes on a [link](Machine::link):
-//!   recursive doubling, log₂P · (α + n · β); halving and doubling, 2 · log₂P · α + 2 · (P − 1) / P · n · β (Rabenseifner); a tree up
-//!   and down is never less than these;
+//! * **a kernel** takes [`Machine::launch`], and the time of the bytes that it reads and writes at [`Machine::memory`];
+//! * **what is read back** is there after [`Machine::readback`], and so is what goes back to the device;
+//! * **an all-reduce** of n bytes on P ranks takes the lesser time of two algorithms, with α the [latency](Machine::latency) of a message,
+//!   β the seconds that a byte takes on a [link](Machine::link), and log₂P rounded up: recursive doubling, log₂P · (α + n · β), and halving
+//!   and doubling (Rabenseifner), 2 · log₂P · α + 2 · (P − 1) / P · n · β;
 //! * **chunks** of rows go through the three stages one after another, several at once, in the order in which this crate submits them
 //!   ([`pipelined`]).
 //!
@@ -119,7 +119,8 @@ pub fn sharded(machine: &Machine, work: &Work, ranks: f64, rows_per_chunk: f64) 
     pipelined(&stages, chunks as usize, AHEAD, all_reduce(machine, ranks, AGREEMENT))
 }
 
-/// The rows of a chunk with which [`sharded`] takes the least time, as a number of equal chunks from 1 to 64, and that time.
+/// The rows of a chunk with which [`sharded`] takes the least time, and that time. What is tried is 1, 2, 4 and so on up to 64 equal
+/// chunks.
 pub fn best_chunk(machine: &Machine, work: &Work, ranks: f64) -> (f64, f64) {
     let candidates = (0..7).map(|log2| (work.rows / f64::from(1 << log2)).ceil().max(1.0));
     let timed = candidates.map(|rows| (rows, sharded(machine, work, ranks, rows)));
@@ -140,8 +141,8 @@ pub fn rows_in_cache(row_width: u64, ranks: u64) -> u64 {
     (1_u64 << 20).div_ceil(share)
 }
 
-/// What sharded rows cost that are gathered first, so that each rank normalizes its share of whole rows and keeps them: the way without this
-/// crate.
+/// The pass without this crate: the ranks exchange their shards, so that each has its share of the rows as whole rows, normalize these, and
+/// exchange them back.
 pub fn gathered(machine: &Machine, work: &Work, ranks: f64) -> f64 {
     let own = Work { rows: (work.rows / ranks).ceil(), ..*work };
     if ranks <= 1.0 {

@@ -19,8 +19,9 @@ use crate::{Error, Options, model, moments, parts};
 /// Layer normalization, or RMS normalization, of rows whose features are spread over several ranks: each has a shard, some of the elements
 /// of every row, on its own device, with the weight and the bias that belong to them. The result is that of one device with whole rows.
 ///
-/// All calls but those of [`set_weight`](Self::set_weight) and its like are collective: every rank makes them, in the same order, with the
-/// same number of rows. An error that one rank has is told to all. A layer must be dropped before MPI is finalized.
+/// Making a layer, [`forward`](Self::forward) and [`backward`](Self::backward) are collective: every rank calls them, in the same order and
+/// with the same number of rows. The other methods are not. An error that one rank has in a collective call is told to all, but for a
+/// device that fails after the last exchange of that call: its own rank alone knows. A layer must be dropped before MPI is finalized.
 ///
 /// ```no_run
 /// use gpu_layer_norm::{GpuDevice, GpuTensor, LayerNormConfig, Tensor};
@@ -67,16 +68,18 @@ struct Part {
 }
 
 impl ShardedLayerNorm {
-    /// A layer over the ranks of a communicator, with the default [`Options`]. `config` is that of this rank's shard: its normalized shape
-    /// may differ from rank to rank, and have no elements ([0]); eps, the kind of variance, of normalization and of affine map are those of
-    /// whole rows. The weight is 1 (0 if it is zero-centred), the bias 0.
+    /// A layer over the ranks of a communicator, with the default [`Options`]. `config` is that of this rank's shard. Its normalized shape
+    /// may differ from rank to rank, and is `[0]` where a rank has no elements of a row. Its eps, normalization, variance and affine map,
+    /// and whether its weight is zero-centred, are those of whole rows, and must be the same on every rank. The weight is 1 (0 if it is
+    /// zero-centred), the bias 0.
     ///
     /// Collective over the communicator, which is duplicated.
     ///
     /// # Errors
-    /// [`Error::Device`] for what is wrong with the config, or what the device does not take. [`Error::Config`] for a causal layer, groups or
-    /// axes that are not the last ones. [`Error::OtherRank`] where another rank has such an error. [`Error::Disagreement`] where ranks have
-    /// other options than others, [`Error::Width`] for rows of no elements or over 2^32 of them.
+    /// [`Error::Device`] for what is wrong with the config, or what the device does not take. [`Error::Config`] for a causal layer, for
+    /// groups, and for axes that are not the last ones. [`Error::OtherRank`] where another rank has such an error. [`Error::Disagreement`]
+    /// where ranks differ in what must be the same, or in [`Options::rows_per_chunk`]. [`Error::Width`] for rows of no elements (of fewer
+    /// than 2 for the unbiased variance), or of more than 2^32 − 1.
     pub fn new(communicator: &impl Communicator, device: &GpuDevice, config: &LayerNormConfig) -> Result<Self, Error> {
         Self::with_options(communicator, device, config, &Options::default())
     }
@@ -129,7 +132,7 @@ impl ShardedLayerNorm {
         self.row_width
     }
 
-    /// The rows that go through a pass of so many rows together.
+    /// How many rows a chunk of a pass over `rows` rows has at most: [`Options::rows_per_chunk`], or its default.
     pub fn rows_per_chunk(&self, rows: u64) -> u64 {
         let ranks = self.ranks.size() as u64;
         let default = || match self.has_processors {
@@ -142,7 +145,8 @@ impl ShardedLayerNorm {
     /// Sets this rank's part of the weight. Not collective.
     ///
     /// # Errors
-    /// [`Error::Device`]: `NoParameter` if the layer has no weight, `Shape` unless it has the shape of the shard.
+    /// [`Error::Shape`] unless the tensor has the normalized shape of this rank's shard. [`Error::Device`] with `NoParameter` if the layer
+    /// has no weight, and with what else the device may say.
     pub fn set_weight(&self, weight: &Tensor) -> Result<(), Error> {
         self.set_parameter("weight", weight, GpuLayerNorm::set_weight)
     }
@@ -172,12 +176,13 @@ impl ShardedLayerNorm {
         Ok((done.output, done.moments))
     }
 
-    /// From the gradient of a loss by the output to its gradients by input, weight and bias, all of them of this rank's part. `moments` are
-    /// those that [`forward`](Self::forward) has returned for this input. Those of weight and bias are f32 whatever the parameters are stored
-    /// as, because they are added up chunk after chunk.
+    /// Computes the gradients of a loss by input, weight and bias from its gradient by the output, all for this rank's part of the rows.
+    /// `moments` are those that [`forward`](Self::forward) has returned for this input. The gradients by weight and bias are f32 whatever
+    /// the parameters are stored as, because they are added up chunk after chunk.
     ///
     /// Returns as soon as everything is submitted. **Accuracy**: dx is within 4e-6 of the largest |dx| in its row (or of rstd · max|g|
-    /// where that is more); dweight and dbias are within what [`GpuLayerNorm::backward`] says.
+    /// where that is more, with g = dy · weight); dweight and dbias are within what [`GpuLayerNorm::backward`] says for rows of more than
+    /// 65,536 elements.
     ///
     /// # Errors
     /// As [`forward`](Self::forward), and [`Error::Shape`] unless the output gradient has the input's shape and there are moments for each
