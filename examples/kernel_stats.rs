@@ -35,7 +35,8 @@ mod linux {
     fn usage() -> String {
         let operations = Operation::ALL.map(|operation| operation.to_string());
         format!(
-            "  --chips A,B,…         chips by RADV's names; vega10,navi21,vangogh,gfx1100
+            "  --chips A,B,…         chips by RADV's names; vega10,navi21,vangogh,gfx1100. Newer Mesa has navi31 for the
+                        last, and gfx1201
   --widths A,B,…        only these widths
   --storage A,B,…       of f32, f16, bf16
   --operations A,B,…    of {}

@@ -52,12 +52,30 @@ macro_rules! chips {
 }
 
 // RADV counts a subgroup of 64 on RDNA as two: 8 are 4 of 64, which leave 128 registers each on navi21. On vega10 they count as
-// one: 4 leave 64.
+// one: 4 leave 64. Newer Mesa calls gfx1100 navi31, and knows gfx1201, an RDNA 4 chip.
 chips! {
     vega10: "vega10", 4;
     navi21: "navi21", 8;
     vangogh: "vangogh", 8;
     gfx1100: "gfx1100", 8;
+    navi31: "navi31", 8;
+    gfx1201: "gfx1201", 8;
+}
+
+/// The Mesa by which the bytes of code were measured. Other versions make somewhat more or less code of the same kernels, and RDNA 4, which
+/// this one does not know, has longer instructions: there half as much again is let pass.
+const MEASURED: (u32, u32) = (22, 3);
+
+/// SIMD units that a workgroup lies on: those of a compute unit, or on RDNA of two.
+const UNITS: u64 = 4;
+
+/// The waves that a SIMD unit can hold, of workgroups that are there as a whole: a workgroup of 512 is two waves of 64 on each unit, so where
+/// registers are enough for three, one of the three has no workgroup.
+fn waves_of_whole_workgroups(statistics: &Statistics, kernel: &Kernel, is_rdna: bool) -> u64 {
+    let counted = if is_rdna && statistics.subgroup_size == 64 { 2 } else { 1 };
+    let subgroups = kernel.workgroup_size().div_ceil(statistics.subgroup_size);
+    let of_workgroup = u64::from(subgroups).div_ceil(UNITS) * counted;
+    statistics.waves / of_workgroup * of_workgroup
 }
 
 /// Runs a test in a process for its chip: this one if it is, else this program again, with this test alone.
@@ -94,9 +112,12 @@ fn examine(chip: &str, least_waves: u64) {
                     let statistics = radv.kernel_statistics(kernel).expect("statistics");
                     let whole = plan.strategy() == Strategy::Resident;
                     let most = most_code_bytes(operation, plan.strategy(), storage, width);
+                    let most = if radv.mesa() == MEASURED { most } else { most.saturating_mul(3) / 2 };
                     // On vega10 a few registers too many cost the fourth, and parameters of channels two.
                     let least_waves = match least_waves {
                         _ if operation.is_channels_first() => 1,
+                        // A workgroup of 512, of which two do not fit beside each other.
+                        4 if operation.is_backward() && whole && width == 4096 => 2,
                         4 if operation.is_backward() => 3,
                         4 if operation == Operation::GroupNorm && storage == StorageType::F32 => 2,
                         // Eight elements of input and residual at once.
@@ -108,7 +129,8 @@ fn examine(chip: &str, least_waves: u64) {
                         }
                         other => other,
                     };
-                    let wrong = wrong(&statistics, least_waves, most);
+                    let waves = waves_of_whole_workgroups(&statistics, kernel, chip != "vega10");
+                    let wrong = wrong(&Statistics { waves, ..statistics }, least_waves, most);
                     if !wrong.is_empty() {
                         violations.push(describe(operation, storage, kernel, &plan, &wrong));
                     }

@@ -18,7 +18,8 @@ use naga::back::spv;
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities as NagaCapabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
-/// A GCN chip, two RDNA 2 chips of which one is an APU, and an RDNA 3 chip; by the names that Mesa 22.3 has for them.
+/// A GCN chip, two RDNA 2 chips of which one is an APU, and an RDNA 3 chip; by the names that Mesa 22.3 has for them. Newer ones call the
+/// last `navi31`.
 pub const CHIPS: [&str; 4] = ["vega10", "navi21", "vangogh", "gfx1100"];
 
 /// Pixels of an image.
@@ -276,6 +277,7 @@ pub struct Radv {
     device: ash::Device,
     executables: khr::pipeline_executable_properties::Device,
     name: String,
+    mesa: (u32, u32),
     capabilities: Capabilities,
 }
 
@@ -298,9 +300,9 @@ impl Radv {
             Err(error) => return Err(format!("a Vulkan instance: {error}")),
         };
         match open_device(&instance) {
-            Ok(Some((device, name, capabilities))) => {
+            Ok(Some((device, name, mesa, capabilities))) => {
                 let executables = khr::pipeline_executable_properties::Device::new(&instance, &device);
-                Ok(Some(Self { _entry: entry, instance, device, executables, name, capabilities }))
+                Ok(Some(Self { _entry: entry, instance, device, executables, name, mesa, capabilities }))
             }
             other => {
                 // Safety: nothing that was made of it is left.
@@ -313,6 +315,11 @@ impl Radv {
     /// Its own name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Major and minor version of Mesa.
+    pub fn mesa(&self) -> (u32, u32) {
+        self.mesa
     }
 
     /// What wgpu would say of it.
@@ -435,7 +442,9 @@ struct Objects {
 }
 
 /// A device of RADV with its name; `None` if there is none.
-fn open_device(instance: &ash::Instance) -> Result<Option<(ash::Device, String, Capabilities)>, vk::Result> {
+fn open_device(
+    instance: &ash::Instance,
+) -> Result<Option<(ash::Device, String, (u32, u32), Capabilities)>, vk::Result> {
     // Safety: the structures are complete, and live until the calls return.
     unsafe {
         for physical in instance.enumerate_physical_devices()? {
@@ -454,6 +463,8 @@ fn open_device(instance: &ash::Instance) -> Result<Option<(ash::Device, String, 
                 continue;
             }
             let name = properties.device_name_as_c_str().unwrap_or_default().to_string_lossy().into_owned();
+            let version = properties.driver_version;
+            let mesa = (vk::api_version_major(version), vk::api_version_minor(version));
             let max_buffer_bytes = maintenance_3.max_memory_allocation_size.min(maintenance_4.max_buffer_size);
             let capabilities = capabilities(&properties, &subgroups, max_buffer_bytes);
 
@@ -476,7 +487,7 @@ fn open_device(instance: &ash::Instance) -> Result<Option<(ash::Device, String, 
                 .push_next(&mut subgroup_size)
                 .push_next(&mut robustness);
             let device = instance.create_device(physical, &info, None)?;
-            return Ok(Some((device, name, capabilities)));
+            return Ok(Some((device, name, mesa, capabilities)));
         }
     }
     Ok(None)

@@ -89,7 +89,10 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities, traits:
         .filter(|&lanes| units.div_ceil(lanes) * of_unit <= most_registers(lanes))
         .map(|lanes| whole(Access::Held, lanes))
         .collect();
-    let partly = [largest, RESIDENT, 256, 128, 64].into_iter().filter(|&lanes| lanes <= max).flat_map(|lanes| {
+    // There, eight elements of two tensors leave registers for three subgroups on each unit of a processor's four. A workgroup of 512 is two
+    // on each, so that only one of them fits; of 256, three do.
+    let largest_partly = if tight && unit == Unit::Octet && tensors > 1 { 256 } else { largest };
+    let partly = [largest_partly, RESIDENT, 256, 128, 64].into_iter().filter(|&lanes| lanes <= max).flat_map(|lanes| {
         let of_lane = units.div_ceil(lanes);
         // In units of 16 bytes. A workgroup of 1,024 has 64 registers to an invocation in all, of which a residual's loads take some.
         // Elements one by one take more code each, and all of it should fit an instruction cache beside what else runs.
