@@ -515,7 +515,8 @@ impl Kernel {
     }
 
     /// The complete WGSL, with one entry point [`ENTRY_POINT`]: a generated prelude (constants, then bindings and access to each
-    /// tensor), one fragment for each axis of variation, and the entry file.
+    /// tensor), one fragment for each axis of variation, and the entry file. It writes workgroup memory before it reads it, so a
+    /// pipeline needs no zeros there: with `zero_initialize_workgroup_memory` off, FXC (DX12) compiles ten times as fast.
     pub fn wgsl(&self) -> String {
         let mut wgsl = self.directives();
         self.write_constants(&mut wgsl);
