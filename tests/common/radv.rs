@@ -300,7 +300,7 @@ impl Radv {
             Err(error) => return Err(format!("a Vulkan instance: {error}")),
         };
         match open_device(&instance) {
-            Ok(Some((device, name, mesa, capabilities))) => {
+            Ok(Some(Opened { device, name, mesa, capabilities })) => {
                 let executables = khr::pipeline_executable_properties::Device::new(&instance, &device);
                 Ok(Some(Self { _entry: entry, instance, device, executables, name, mesa, capabilities }))
             }
@@ -441,10 +441,16 @@ struct Objects {
     pipeline: vk::Pipeline,
 }
 
+/// A device, and what is known of it.
+struct Opened {
+    device: ash::Device,
+    name: String,
+    mesa: (u32, u32),
+    capabilities: Capabilities,
+}
+
 /// A device of RADV with its name; `None` if there is none.
-fn open_device(
-    instance: &ash::Instance,
-) -> Result<Option<(ash::Device, String, (u32, u32), Capabilities)>, vk::Result> {
+fn open_device(instance: &ash::Instance) -> Result<Option<Opened>, vk::Result> {
     // Safety: the structures are complete, and live until the calls return.
     unsafe {
         for physical in instance.enumerate_physical_devices()? {
@@ -487,7 +493,7 @@ fn open_device(
                 .push_next(&mut subgroup_size)
                 .push_next(&mut robustness);
             let device = instance.create_device(physical, &info, None)?;
-            return Ok(Some((device, name, mesa, capabilities)));
+            return Ok(Some(Opened { device, name, mesa, capabilities }));
         }
     }
     Ok(None)
