@@ -89,8 +89,8 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities, traits:
         .filter(|&lanes| units.div_ceil(lanes) * of_unit <= most_registers(lanes))
         .map(|lanes| whole(Access::Held, lanes))
         .collect();
-    // There, eight elements of two tensors leave registers for three subgroups on each unit of a processor's four. A workgroup of 512 is two
-    // on each, so that only one of them fits; of 256, three do.
+    // On GCN a workgroup lies on the four SIMD units of one compute unit. Eight elements of two tensors leave registers for three subgroups
+    // on each unit. A workgroup of 512 is two on each, so that no second one fits beside it; of 256, three workgroups fit.
     let largest_partly = if tight && unit == Unit::Octet && tensors > 1 { 256 } else { largest };
     let partly = [largest_partly, RESIDENT, 256, 128, 64].into_iter().filter(|&lanes| lanes <= max).flat_map(|lanes| {
         let of_lane = units.div_ceil(lanes);
