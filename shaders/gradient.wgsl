@@ -17,12 +17,12 @@ fn output_gradient_at(span: Span, turn: u32) -> Unit {
 }
 
 fn row_coefficients(span: Span, statistics: Statistics, row_bits: u32) -> Coefficients {
-    for (var turn = 0u; turn < TURNS; turn++) {
+    for (var turn = 0u; turn < TURNS; turn++) { // unrolled
         held[turn] = unit_load(span, turn, EVEN);
         held_output_gradient[turn] = output_gradient_load(span.row, position_at(span, turn, EVEN));
     }
     var sums = RowSums();
-    for (var turn = 0u; turn < TURNS; turn++) {
+    for (var turn = 0u; turn < TURNS; turn++) { // unrolled
         let mask = unit_mask(span, turn, EVEN);
         let normalized = normalized_unit(held[turn], statistics.half_mean, statistics.double_rstd, 0.0, mask & row_bits);
         sums = add_to_row(sums, gradient_in_span(span, turn, output_gradient_at(span, turn)), normalized);
@@ -38,7 +38,7 @@ fn kernel(place: Place) {
         let statistics = statistics_of(mean_get(span.row), rstd_get(span.row));
         let row_bits = row_mask(statistics) & owned_mask(span);
         let row = row_coefficients(span, statistics, row_bits);
-        for (var turn = 0u; turn < TURNS; turn += WRITE_STEP) {
+        for (var turn = 0u; turn < TURNS; turn += WRITE_STEP) { // unrolled
             write_turn(span, turn, row, row_bits);
         }
     }

@@ -26,7 +26,7 @@ fn kernel(place: Place) {
         let second = coefficients[2u * span.row + 1u];
         let row = Coefficients(first.x, first.y, second.y, first.z, first.w, second.x);
         let row_bits = row_mask(Statistics(row.half_mean, row.rstd, row.double_rstd));
-        for (var turn = 0u; turn < TURNS; turn += WRITE_STEP) {
+        for (var turn = 0u; turn < TURNS; turn += WRITE_STEP) { // unrolled
             write_turn(span, turn, row, row_bits);
         }
     }

@@ -21,11 +21,10 @@ fn written(source: Source, scaling: Scaling, parameters: Parameters, again: bool
     return Written(unit, affine(normalized, parameters));
 }
 
+// Precondition: span.owned.
 fn write(span: Span, position: u32, unit: Written) {
-    if span.owned {
-        sum_set(span.row, position, unit.sum);
-        output_set(span.row, position, unit.output);
-    }
+    sum_set(span.row, position, unit.sum);
+    output_set(span.row, position, unit.output);
 }
 
 // Normalizes all spans of this invocation from memory, each with its own exponent. It is called where some are rare.
@@ -34,7 +33,7 @@ fn normalize_again(place: Place) {
         let span = span_at(place, slot);
         let scaling = scalings[slot];
         for (var turn = 0u; turn < params.turns; turn += WRITE_STEP) {
-            if has_turn(span, turn, EVEN) {
+            if span.owned && has_turn(span, turn, EVEN) {
                 let second = unit_load(span, turn + WRITE_STEP - 1u, EVEN);
                 write_sources(span, turn, unit_load(span, turn, EVEN), second, scaling, true);
             }

@@ -9,7 +9,7 @@ const HELD_EVEN: bool = WHOLE_TURNS && WIDTH % SEGMENT_WIDTH == 0u && SEGMENT_UN
 var<private> held: array<Source, REGISTERS * SPANS_PER_LANE>;
 
 fn registers_read(span: Span, slot: u32) {
-    for (var turn = 0u; turn < REGISTERS; turn++) {
+    for (var turn = 0u; turn < REGISTERS; turn++) { // unrolled
         held[slot * REGISTERS + turn] = unit_load(span, turn, HELD_EVEN);
     }
 }
@@ -26,7 +26,7 @@ fn source_difference(span: Span, turn: u32, source: Source, shift: f32) -> Unit 
 // The sum of x − origin over what this lane holds.
 fn registers_sum(span: Span, slot: u32, origin: f32) -> f32 {
     var sum = Quad(0.0);
-    for (var turn = 0u; turn < REGISTERS; turn++) {
+    for (var turn = 0u; turn < REGISTERS; turn++) { // unrolled
         sum += unit_sum(source_difference(span, turn, held_source(slot, turn), origin));
     }
     return quad_sum(sum);
@@ -36,7 +36,7 @@ fn registers_sum(span: Span, slot: u32, origin: f32) -> f32 {
 fn registers_total(span: Span, slot: u32, shift: f32) -> Total {
     var total = Total();
     var block = Sums();
-    for (var turn = 0u; turn < REGISTERS; turn++) {
+    for (var turn = 0u; turn < REGISTERS; turn++) { // unrolled
         block = add_unit(block, source_difference(span, turn, held_source(slot, turn), shift));
         if turn % BLOCK == BLOCK - 1u || turn == REGISTERS - 1u {
             total = add_indexed_block(total, block, turn / BLOCK);

@@ -28,13 +28,8 @@ fn shift_is_off(moments: Moments, share: f32) -> bool {
 
 fn measure_all(place: Place) -> bool {
     var again = false;
-    var slot = 0u;
-    loop {
+    for (var slot = 0u; slot < SPANS_PER_LANE; slot++) {
         again = again | measure(place, slot);
-        slot++;
-        if slot >= SPANS_PER_LANE {
-            break;
-        }
     }
     return again;
 }

@@ -36,7 +36,7 @@ fn store_sum(group: u32, sum: u32, position: u32, value: Unit) {
 fn store_column_sums(place: Place) {
     let span = walk_at(place, 0u);
     let group = walk_group(place);
-    for (var turn = 0u; turn < TURNS; turn++) {
+    for (var turn = 0u; turn < TURNS; turn++) { // unrolled
         if in_span(span, turn, EVEN) {
             let position = span.begin + unit_index(span, turn);
             if PRODUCTS < SUMS {

@@ -3,7 +3,7 @@
 var<private> held_factor: array<Unit, TURNS>;
 
 fn hold_factor(span: Span) {
-    for (var turn = 0u; turn < TURNS; turn++) {
+    for (var turn = 0u; turn < TURNS; turn++) { // unrolled
         held_factor[turn] = factor_at(span, position_at(span, turn, EVEN));
     }
 }

@@ -2,7 +2,10 @@
 
 fn span_normalize(place: Place) {
     let span = span_at(place, 0u);
-    for (var turn = 0u; turn < TURNS; turn += WRITE_STEP) {
+    if !span.owned {
+        return;
+    }
+    for (var turn = 0u; turn < TURNS; turn += WRITE_STEP) { // unrolled
         write_turn(place, span, turn, HELD_EVEN);
     }
 }

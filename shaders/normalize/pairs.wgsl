@@ -6,14 +6,13 @@ fn has_turn(span: Span, turn: u32, even: bool) -> bool {
     return in_span(span, turn, even) | in_span(span, turn + 1u, even);
 }
 
+// Precondition: span.owned.
 fn write_sources(span: Span, turn: u32, first: Source, second: Source, scaling: Scaling, again: bool) {
     let a = written(first, scaling, parameters_at(span, position_at(span, turn, false)), again);
     let b = written(second, scaling, parameters_at(span, position_at(span, turn + 1u, false)), again);
-    if span.owned {
-        let position = span.begin + unit_index(span, turn);
-        let has_first = in_span(span, turn, false);
-        let has_second = in_span(span, turn + 1u, false);
-        sum_set_pair(span.row, position, a.sum, b.sum, has_first, has_second);
-        output_set_pair(span.row, position, a.output, b.output, has_first, has_second);
-    }
+    let position = span.begin + unit_index(span, turn);
+    let has_first = in_span(span, turn, false);
+    let has_second = in_span(span, turn + 1u, false);
+    sum_set_pair(span.row, position, a.sum, b.sum, has_first, has_second);
+    output_set_pair(span.row, position, a.output, b.output, has_first, has_second);
 }

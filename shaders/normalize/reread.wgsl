@@ -5,6 +5,9 @@ const WRITES: u32 = max(STEP / (SPANS_PER_LANE * WRITE_STEP), 1u);
 
 fn span_normalize(place: Place) {
     let span = span_at(place, 0u);
+    if !span.owned {
+        return;
+    }
     var turn = 0u;
     loop {
         write_turn(place, span, turn, EVEN);

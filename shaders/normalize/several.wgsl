@@ -1,7 +1,7 @@
 // Writes from where `span_source` says; where an invocation takes part in several spans, it reads weight and bias once for all of
 // them. Precondition: such spans share their condition, if rows have any.
 
-// What lies at the same position in all spans of this invocation, of which `span` is the first.
+// What lies at the same position in all spans of this invocation, of which `span` is the first. Precondition: span.owned.
 fn write_turn(place: Place, span: Span, turn: u32, even: bool) {
     if !has_turn(span, turn, even) {
         return;
@@ -13,7 +13,7 @@ fn write_turn(place: Place, span: Span, turn: u32, even: bool) {
     }
     let position = span.begin + unit_index(span, turn);
     let parameters = parameters_at(span, position);
-    write_slot(span, 0u, turn, position, parameters);
+    write(span, position, written(span_source(span, 0u, turn), scalings[0], parameters, false));
     if SPANS_PER_LANE >= 2u {
         write_slot(span_at(place, 1u), 1u, turn, position, parameters);
     }
@@ -24,5 +24,7 @@ fn write_turn(place: Place, span: Span, turn: u32, even: bool) {
 }
 
 fn write_slot(span: Span, slot: u32, turn: u32, position: u32, parameters: Parameters) {
-    write(span, position, written(span_source(span, slot, turn), scalings[slot], parameters, false));
+    if span.owned {
+        write(span, position, written(span_source(span, slot, turn), scalings[slot], parameters, false));
+    }
 }

@@ -27,6 +27,7 @@ mod projection;
 mod ranking;
 mod source;
 mod tunings;
+mod unroll;
 
 pub use capabilities::{AdapterClass, Capabilities, Dialect, SubgroupSizes};
 pub use geometry::{Geometry, MAX_TURNS, Strategy};

@@ -1,5 +1,6 @@
 use std::fmt::{self, Write as _};
 
+use super::unroll::unrolled;
 use super::{ColumnSums, Dialect, Dimension, Grid, Modulation, Normalization, Operation, Role};
 use crate::tensor::StorageType;
 
@@ -523,9 +524,20 @@ impl Kernel {
         self.write_tensors(&mut wgsl).expect("a String takes any text");
         for fragment in self.fragments() {
             wgsl.push('\n');
-            wgsl.push_str(fragment);
+            wgsl.push_str(&unrolled(fragment, |name| self.loop_constant(name)));
         }
         wgsl
+    }
+
+    /// The constants by which loops over registers, and over the spans of an invocation, are counted.
+    fn loop_constant(&self, name: &str) -> Option<u32> {
+        match (name, self.access) {
+            ("TURNS", _) | ("REGISTERS", Access::Held) => Some(self.turns()),
+            ("REGISTERS", Access::Partly { registers, .. }) => Some(registers),
+            ("SPANS_PER_LANE", _) => Some(self.spans_per_lane),
+            ("WRITE_STEP", _) => Some(self.unit.turns()),
+            _ => None,
+        }
     }
 
     /// A name for pipelines and reports.
@@ -1052,8 +1064,14 @@ impl Kernel {
                         "        atomicStore(&{target}[index / 2u], half_to(low, 0u) | half_to(high, 1u));"
                     )?;
                     writeln!(wgsl, "        return;\n    }}")?;
-                    writeln!(wgsl, "    if has_first {{\n        {role}_store_half(index, low);\n    }}")?;
-                    writeln!(wgsl, "    if has_second {{\n        {role}_store_half(index + 1u, high);\n    }}")?;
+                    if role == whole {
+                        // One of the two at most.
+                        let half = format!("{role}_store_half(index + u32(has_second), select(low, high, has_second))");
+                        writeln!(wgsl, "    if has_first | has_second {{\n        {half};\n    }}")?;
+                    } else {
+                        writeln!(wgsl, "    if has_first {{\n        {role}_store_half(index, low);\n    }}")?;
+                        writeln!(wgsl, "    if has_second {{\n        {role}_store_half(index + 1u, high);\n    }}")?;
+                    }
                 } else {
                     writeln!(wgsl, "    if has_first {{\n        {target}[index] = first;\n    }}")?;
                     writeln!(wgsl, "    if has_second {{\n        {target}[index + 1u] = second;\n    }}")?;
