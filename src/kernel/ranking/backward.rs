@@ -22,7 +22,7 @@ pub(super) fn on_gpu(problem: &Problem, capabilities: &Capabilities) -> Vec<Geom
         AdapterClass::Integrated => gpu::INTEGRATED,
         _ => gpu::DISCRETE,
     };
-    let max = 1 << max_invocations(capabilities).max(1).ilog2();
+    let max = gpu::largest_workgroup(capabilities);
     let subgroups = capabilities.subgroups;
     let tight = subgroups.is_some_and(|sizes| sizes.min >= 64);
     let whole = |access, lanes: u32, workgroup: u32| geometry(capabilities, access, lanes, workgroup);
@@ -36,8 +36,9 @@ pub(super) fn on_gpu(problem: &Problem, capabilities: &Capabilities) -> Vec<Geom
         (units + spare).div_ceil(turns).next_power_of_two().max(short)
     };
     let larger = subgroups.is_some_and(|sizes| sizes.max > sizes.min);
-    let few = tight || larger && matches!(unit, Unit::Octet | Unit::Pair);
-    let many = lanes_of(if few { TIGHT } else { HELD });
+    let narrow = gpu::is_narrow(capabilities);
+    let few = tight || !narrow && larger && matches!(unit, Unit::Octet | Unit::Pair);
+    let many = lanes_of(if few || narrow { TIGHT } else { HELD });
     // Few rows: latency counts, not bytes.
     let first = if rows < traits.fill { lanes_of(4) } else { many };
     let fits = |&lanes: &u32| {
@@ -46,8 +47,11 @@ pub(super) fn on_gpu(problem: &Problem, capabilities: &Capabilities) -> Vec<Geom
     };
     // Before each row the invocations of a workgroup wait for one another, so it is no larger than a subgroup where it need not be.
     let workgroup = subgroups.map_or(traits.workgroup, |sizes| sizes.max);
-    let resident: Vec<_> =
-        [first, many, many * 2].into_iter().filter(fits).map(|lanes| whole(Access::Held, lanes, workgroup)).collect();
+    let resident: Vec<_> = [first, many, many * 2, lanes_of(HELD)]
+        .into_iter()
+        .filter(fits)
+        .map(|lanes| whole(Access::Held, lanes, workgroup))
+        .collect();
     // Twice as many elements to an invocation: where there are registers enough, better than reading a row twice.
     let crowded = Some(lanes_of(2 * HELD)).filter(|&lanes| !few && lanes <= max.min(512));
     let crowded = crowded.map(|lanes| whole(Access::Held, lanes, workgroup));

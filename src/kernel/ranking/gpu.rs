@@ -32,6 +32,24 @@ const FEW: u32 = 4;
 const LONG: u32 = 100_000;
 const SPLIT_LANES: u32 = 256;
 
+/// The largest workgroup where subgroups may be of 8 (Intel's GPUs before Xe2, whose subgroups are of 8, 16 or 32).
+const NARROW: u32 = 256;
+
+/// The largest workgroup that leaves its invocations registers enough, a power of two.
+///
+/// An Intel GPU has registers for 128 numbers to each invocation of a subgroup of 8, and half as many in one of 16. It runs so many
+/// subgroups of a workgroup at once and no more, so that the compiler has to make those of a larger workgroup wider: of 1,024 invocations,
+/// 16 or 32. By Mesa's compiler, kernels that hold a row in registers then spill, and of 256 they do not.
+pub(super) fn largest_workgroup(capabilities: &Capabilities) -> u32 {
+    let max = 1 << max_invocations(capabilities).max(1).ilog2();
+    if is_narrow(capabilities) { NARROW.min(max) } else { max }
+}
+
+/// Whether subgroups may be of 8 invocations.
+pub(super) fn is_narrow(capabilities: &Capabilities) -> bool {
+    capabilities.subgroups.is_some_and(|sizes| sizes.min <= 8)
+}
+
 /// On a GPU: 16 bytes an access, 4 to 16 accesses an invocation, held in registers while the row fits a workgroup's, one workgroup
 /// a row that holds a part of it beyond, several workgroups a row where the rows are long and too few to fill the device.
 /// It follows what was measured with such kernels on an H100; adapters that are otherwise have `GpuLayerNorm::tune`.
@@ -48,7 +66,7 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities, traits:
     };
     // A second tensor's loads take registers too.
     let tensors = if problem.layout(Role::Residual).is_some() { 2 } else { 1 };
-    let max = 1 << max_invocations(capabilities).max(1).ilog2();
+    let max = largest_workgroup(capabilities);
     let at_most = |turns: u32| units.div_ceil(turns).next_power_of_two();
     let subgroup = capabilities.subgroups.map_or(32, |sizes| sizes.min);
     // Subgroups of 64 and nothing else (AMD's GCN): registers are fewer, and a workgroup of 1,024 makes RADV spill.
@@ -56,7 +74,9 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities, traits:
     let largest = if tight { RESIDENT } else { LARGEST };
     // Single elements of two tensors have twice as many addresses.
     let addresses = if tight && unit == Unit::Scalar { tensors } else { 1 };
-    let turns = (REGISTERS / of_unit / tensors / addresses).clamp(1, 16);
+    // Elements that are stored by twos take the most code, because a word may have to be shared with another row.
+    let most_turns = if unit == Unit::Pair { 8 } else { 16 };
+    let turns = (REGISTERS / of_unit / tensors / addresses).clamp(1, most_turns);
 
     let whole = |access, lanes: u32| {
         let (reduction, groups) = reduction_for(lanes, traits.workgroup.max(lanes).min(max), capabilities.subgroups);
@@ -101,7 +121,7 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities, traits:
         } else if of_unit == 1 {
             4 / tensors
         } else if lanes <= RESIDENT && of_unit <= 4 {
-            8
+            if is_narrow(capabilities) { 8 / tensors } else { 8 }
         } else if of_lane * of_held <= 32 || of_held == 8 || tensors == 2 {
             4
         } else {

@@ -97,6 +97,7 @@ fn side_by_side(problem: &Problem, capabilities: &Capabilities) -> Vec<Geometry>
             .chain([one])
             .collect();
     }
+    let max = gpu::largest_workgroup(capabilities);
     // Elements that an invocation holds; in the backward pass there are four tensors of them.
     let held = if problem.operation().is_backward() { 8 } else { 32 };
     let lanes_of = |elements: u32| problem.width().div_ceil(elements).next_power_of_two();
