@@ -275,6 +275,9 @@ fn columns(capabilities: &Capabilities, kernel: Kernel) -> Kernel {
     let columns = lanes * turns * unit;
     let segment_width = if columns >= kernel.width + extra { kernel.width } else { columns };
     let walks = if segment_width == kernel.width { workgroup / lanes } else { 1 };
+    // What they leave goes into one binding, with a place for the sum of them all.
+    let room = (capabilities.max_binding_bytes / sum_bytes(&kernel).max(1)).saturating_sub(1).clamp(1, walks.into());
+    let walks = 1 << room.ilog2();
     Kernel {
         access: Access::Reread,
         reduction: Reduction::Lane,

@@ -398,8 +398,8 @@ pub fn same_bits(_: &str, device: &GpuDevice) -> Outcome {
 pub fn wrong_kernels(_: &str, device: &GpuDevice) -> Outcome {
     let case = GradientCase::new(41, 772, Data::Normal { mean: 1e6, std: 1.0 }, 8);
     let unbiased = GradientCase { variance: Variance::Unbiased, ..GradientCase::new(40, 5, Data::STANDARD, 8) };
-    // More rows than a GPU has walks, so that some walks have one row less than others.
-    let many = GradientCase::new(1031, 772, Data::STANDARD, 8);
+    // More rows than a GPU has walks, which are 2,048 here, so that some walks have one row less than others.
+    let many = GradientCase::new(4099, 772, Data::STANDARD, 8);
     let run =
         |case: &GradientCase, plan: &Plan, wgsl: &dyn Fn(&Kernel) -> String| -> Result<Found, gpu_layer_norm::Error> {
             let layer = case.layer(device)?;
