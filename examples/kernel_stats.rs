@@ -1,18 +1,19 @@
-//! What Mesa's compiler for AMD GPUs makes of the kernels: registers, spills, code size, waves. No GPU is needed, but
-//! Linux and Mesa's RADV (on Debian the package `mesa-vulkan-drivers`).
+//! What Mesa's compilers make of the kernels: registers, spills, code size. No GPU is needed, but Linux and Mesa's drivers (on Debian the
+//! package `mesa-vulkan-drivers`). RADV (AMD) works alone; ANV (Intel) and NVK (NVIDIA, from Mesa 24 on) with what `scripts/drm-shims` builds.
 //!
 //!     cargo run --release --example kernel_stats -- --help
+//!     cargo run --release --example kernel_stats -- --shims target/drm-shims --chips anv:tgl,nvk:172
 
 #[cfg(target_os = "linux")]
-#[path = "../tests/common/radv.rs"]
-mod radv;
+#[path = "../tests/common/mesa.rs"]
+mod mesa;
 
 fn main() {
     #[cfg(target_os = "linux")]
     linux::main();
     #[cfg(not(target_os = "linux"))]
     {
-        eprintln!("RADV is a driver for Linux; there are no statistics on other systems");
+        eprintln!("Mesa's drivers are for Linux; there are no statistics on other systems");
         std::process::exit(1);
     }
 }
@@ -20,12 +21,14 @@ fn main() {
 #[cfg(target_os = "linux")]
 mod linux {
     use std::collections::HashMap;
+    use std::collections::hash_map::Entry;
+    use std::path::PathBuf;
     use std::process::exit;
 
     use gpu_layer_norm::kernel::{Kernel, Plan};
     use gpu_layer_norm::{Error, StorageType};
 
-    use crate::radv::{self, CHIPS, Operation, Radv, Statistics};
+    use crate::mesa::{self, CHIPS, Driver, Mesa, Operation, Told};
 
     const WIDTHS: [u64; 20] = [
         64, 128, 256, 512, 768, 1000, 1001, 1024, 2048, 3072, 4096, 5120, 8192, 16_384, 32_768, 50_257, 65_536,
@@ -35,22 +38,23 @@ mod linux {
     fn usage() -> String {
         let operations = Operation::ALL.map(|operation| operation.to_string());
         format!(
-            "  --chips A,B,…         chips by RADV's names; vega10,navi21,vangogh,gfx1100. Newer Mesa has navi31 for the
-                        last, and gfx1201
+            "  --chips A,B,…         chips: AMD's by RADV's names, vega10,navi21,vangogh,gfx1100 (newer Mesa has navi31 for the
+                        last, and gfx1201); Intel's by ANV's, anv:skl, anv:tgl, anv:dg2, anv:lnl, …; NVIDIA's by
+                        the number that nouveau has for them, nvk:162 (Turing) or nvk:172 (Ampere)
+  --shims FOLDER        what scripts/drm-shims has built, for chips that are not AMD's
   --widths A,B,…        only these widths
   --storage A,B,…       of f32, f16, bf16
   --operations A,B,…    of {}
   --log2-elements N     as many rows as make tensors of 2^N elements; 28
   --rows N              so many rows at every width
-  --candidates          every candidate of the planner, its pick first
-
-RADV_FORCE_FAMILY is what the program tells itself the chip by; where it is set, --chips has no effect.",
+  --candidates          every candidate of the planner, its pick first",
             operations.join(", ")
         )
     }
 
     struct Options {
         chips: Vec<String>,
+        shims: Option<PathBuf>,
         widths: Vec<u64>,
         storage: Vec<StorageType>,
         operations: Vec<Operation>,
@@ -64,6 +68,7 @@ RADV_FORCE_FAMILY is what the program tells itself the chip by; where it is set,
             use lexopt::prelude::*;
             let mut options = Self {
                 chips: CHIPS.map(String::from).to_vec(),
+                shims: None,
                 widths: WIDTHS.to_vec(),
                 storage: StorageType::ALL.to_vec(),
                 operations: Operation::ALL.to_vec(),
@@ -74,6 +79,7 @@ RADV_FORCE_FAMILY is what the program tells itself the chip by; where it is set,
             while let Some(argument) = parser.next()? {
                 match argument {
                     Long("chips") => options.chips = parser.value()?.string()?.split(',').map(String::from).collect(),
+                    Long("shims") => options.shims = Some(PathBuf::from(parser.value()?)),
                     Long("widths") => {
                         let list = parser.value()?.string()?;
                         let widths: Result<Vec<u64>, _> = list.split(',').map(str::parse).collect();
@@ -105,9 +111,9 @@ RADV_FORCE_FAMILY is what the program tells itself the chip by; where it is set,
             eprintln!("{error}\n\n{}", usage());
             exit(2);
         });
-        let done = match radv::chip() {
+        let done = match mesa::chip() {
             Some(chip) => report(&chip, &options),
-            None => options.chips.iter().try_for_each(|chip| rerun(chip)),
+            None => options.chips.iter().try_for_each(|chip| rerun(chip, &options)),
         };
         if let Err(error) = done {
             eprintln!("{error}");
@@ -116,8 +122,8 @@ RADV_FORCE_FAMILY is what the program tells itself the chip by; where it is set,
     }
 
     /// The same for one chip, in a process of its own.
-    fn rerun(chip: &str) -> Result<(), String> {
-        let status = radv::rerun_for(chip)?.args(std::env::args_os().skip(1)).status();
+    fn rerun(chip: &str, options: &Options) -> Result<(), String> {
+        let status = mesa::rerun_for(chip, options.shims.as_deref())?.args(std::env::args_os().skip(1)).status();
         match status {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(format!("{chip}: {status}")),
@@ -126,28 +132,16 @@ RADV_FORCE_FAMILY is what the program tells itself the chip by; where it is set,
     }
 
     fn report(chip: &str, options: &Options) -> Result<(), String> {
-        let Some(radv) = Radv::open(chip)? else {
-            return Err("RADV is not installed; on Debian it is in mesa-vulkan-drivers".into());
+        let Some(mesa) = Mesa::open(chip)? else {
+            return Err(format!("no driver has the chip {chip}; on Debian they are in mesa-vulkan-drivers"));
         };
-        let capabilities = radv.capabilities();
-        println!("{chip}: {}, {:?}, subgroups {:?}", radv.name(), capabilities.class, capabilities.subgroups);
+        let (driver, _) = Driver::of(chip);
+        let capabilities = mesa.capabilities();
+        println!("{chip}: {}, {:?}, subgroups {:?}", mesa.name(), capabilities.class, capabilities.subgroups);
+        let columns: String = driver.statistics().iter().map(|(_, short)| format!(" {short:>7}")).collect();
         println!(
-            "{:<8} {:<18} {:<4} {:>8} {:<9} {:<40} {:<21} {:>5} {:>5} {:>11} {:>7} {:>6} {:>7} {:>5} {:>4}",
-            "chip",
-            "operation",
-            "",
-            "width",
-            "strategy",
-            "geometry",
-            "kernel",
-            "VGPRs",
-            "SGPRs",
-            "spilled v/s",
-            "scratch",
-            "LDS",
-            "code",
-            "waves",
-            "size"
+            "{:<8} {:<18} {:<4} {:>8} {:<9} {:<40} {:<21}{columns} {:>4}",
+            "chip", "operation", "", "width", "strategy", "geometry", "kernel", "size"
         );
         // Plans of one problem, and of others, share kernels.
         let mut known = HashMap::new();
@@ -156,7 +150,7 @@ RADV_FORCE_FAMILY is what the program tells itself the chip by; where it is set,
                 for &width in &options.widths {
                     let rows = options.rows.unwrap_or((1 << options.log2_elements) / width.max(1)).max(1);
                     let plans =
-                        plans(operation, storage, rows, width, &radv, options.candidates).unwrap_or_else(|error| {
+                        plans(operation, storage, rows, width, &mesa, options.candidates).unwrap_or_else(|error| {
                             // Images have 256 rows at least, which may be more than a buffer holds.
                             println!(
                                 "{chip:<8} {operation:<18} {storage:<4} {width:>8} no plan for {rows} rows: {error}"
@@ -165,8 +159,8 @@ RADV_FORCE_FAMILY is what the program tells itself the chip by; where it is set,
                         });
                     for plan in plans {
                         for kernel in plan.kernels() {
-                            let statistics = statistics(&mut known, &radv, kernel)?;
-                            print(chip, operation, storage, &plan, kernel, &statistics);
+                            let told = told(&mut known, &mesa, kernel)?;
+                            print(chip, operation, storage, &plan, kernel, told)?;
                         }
                     }
                 }
@@ -180,24 +174,22 @@ RADV_FORCE_FAMILY is what the program tells itself the chip by; where it is set,
         storage: StorageType,
         rows: u64,
         width: u64,
-        radv: &Radv,
+        mesa: &Mesa,
         candidates: bool,
     ) -> Result<Vec<Plan>, Error> {
         let problem = operation.problem(storage, rows, width)?;
         if candidates {
-            Plan::candidates(&problem, radv.capabilities())
+            Plan::candidates(&problem, mesa.capabilities())
         } else {
-            Ok(vec![Plan::new(&problem, radv.capabilities())?])
+            Ok(vec![Plan::new(&problem, mesa.capabilities())?])
         }
     }
 
-    fn statistics(known: &mut HashMap<Kernel, Statistics>, radv: &Radv, kernel: &Kernel) -> Result<Statistics, String> {
-        if let Some(&statistics) = known.get(kernel) {
-            return Ok(statistics);
+    fn told<'a>(known: &'a mut HashMap<Kernel, Told>, mesa: &Mesa, kernel: &Kernel) -> Result<&'a Told, String> {
+        match known.entry(*kernel) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(place) => Ok(place.insert(mesa.kernel_told(kernel)?)),
         }
-        let statistics = radv.kernel_statistics(kernel)?;
-        known.insert(*kernel, statistics);
-        Ok(statistics)
     }
 
     fn print(
@@ -206,26 +198,17 @@ RADV_FORCE_FAMILY is what the program tells itself the chip by; where it is set,
         storage: StorageType,
         plan: &Plan,
         kernel: &Kernel,
-        statistics: &Statistics,
-    ) {
-        let &Statistics {
-            vgprs,
-            sgprs,
-            spilled_vgprs,
-            spilled_sgprs,
-            scratch_bytes,
-            lds_bytes,
-            code_bytes,
-            waves,
-            subgroup_size,
-        } = statistics;
+        told: &Told,
+    ) -> Result<(), String> {
+        let (driver, _) = Driver::of(chip);
+        let values: Result<Vec<_>, _> = driver.statistics().iter().map(|(name, _)| told.value(name)).collect();
+        let values: String = values?.iter().map(|value| format!(" {value:>7}")).collect();
         let (strategy, geometry) = (plan.strategy().to_string(), plan.geometry().to_string());
         let (storage, entry) = (storage.to_string(), format!("{:?}", kernel.entry));
-        let spilled = format!("{spilled_vgprs}/{spilled_sgprs}");
         println!(
-            "{chip:<8} {operation:<18} {storage:<4} {:>8} {strategy:<9} {geometry:<40} {entry:<21} {vgprs:>5} {sgprs:>5} \
-             {spilled:>11} {scratch_bytes:>7} {lds_bytes:>6} {code_bytes:>7} {waves:>5} {subgroup_size:>4}",
-            kernel.width,
+            "{chip:<8} {operation:<18} {storage:<4} {:>8} {strategy:<9} {geometry:<40} {entry:<21}{values} {:>4}",
+            kernel.width, told.subgroup_size,
         );
+        Ok(())
     }
 }

@@ -1,11 +1,13 @@
-//! What Mesa's compiler for AMD GPUs makes of a kernel: registers, spills, code size, waves. No GPU is needed.
+//! What Mesa's compilers make of a kernel: registers, spills, code size. No GPU is needed.
 //!
-//! RADV makes a device of the chip that `RADV_FORCE_FAMILY` names. It reads that once, so each chip has a process of its own:
-//! [`rerun_for`] starts this program again for one.
+//! RADV, the driver for AMD's GPUs, makes a device of the chip that an environment variable names. ANV (Intel) and NVK (NVIDIA) want a
+//! kernel driver; in its place stands a library of Mesa's that answers as one would and does nothing (`scripts/drm-shims` builds it). All of
+//! them read the chip once, so each chip has a process of its own: [`rerun_for`] starts this program again for one.
 #![allow(dead_code, reason = "each binary that includes this uses a part of it")]
 
 use std::ffi::CStr;
 use std::fmt;
+use std::path::Path;
 use std::process::Command;
 
 use ash::{ext, khr, vk};
@@ -29,21 +31,103 @@ const PIXELS: u64 = 32 * 32;
 const GROUPS: u64 = 32;
 const MOST_SAMPLES: u64 = 4096;
 
-const FORCE_FAMILY: &str = "RADV_FORCE_FAMILY";
+/// Tells a process its chip.
+const CHIP: &str = "GPU_LAYER_NORM_CHIP";
 
 /// The entry point, for Vulkan.
 const MAIN: &CStr = c"main";
 
-/// The chip that this process is for, if it is for one.
-pub fn chip() -> Option<String> {
-    std::env::var(FORCE_FAMILY).ok()
+/// Whose compiler it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// AMD's GPUs.
+    Radv,
+    /// Intel's.
+    Anv,
+    /// NVIDIA's.
+    Nvk,
 }
 
-/// This program again, for one chip; arguments are the caller's to add.
-pub fn rerun_for(chip: &str) -> Result<Command, String> {
+impl Driver {
+    /// The driver of a chip, and the chip by the name that the driver has for it.
+    pub fn of(chip: &str) -> (Self, &str) {
+        match chip.split_once(':') {
+            Some(("anv", name)) => (Self::Anv, name),
+            Some(("nvk", name)) => (Self::Nvk, name),
+            _ => (Self::Radv, chip),
+        }
+    }
+
+    const fn id(self) -> vk::DriverId {
+        match self {
+            Self::Radv => vk::DriverId::MESA_RADV,
+            Self::Anv => vk::DriverId::INTEL_OPEN_SOURCE_MESA,
+            Self::Nvk => vk::DriverId::MESA_NVK,
+        }
+    }
+
+    /// What it tells of a kernel: by its own names, and in short.
+    pub const fn statistics(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Radv => &[
+                ("VGPRs", "VGPRs"),
+                ("SGPRs", "SGPRs"),
+                ("Spilled VGPRs", "spilled"),
+                ("Spilled SGPRs", "SGPRs"),
+                ("Scratch size", "scratch"),
+                ("LDS size", "LDS"),
+                ("Code size", "code"),
+                ("Subgroups per SIMD", "waves"),
+            ],
+            Self::Anv => &[
+                ("Max live registers", "live"),
+                ("Spill Count", "spills"),
+                ("Fill Count", "fills"),
+                ("Scratch Memory Size", "scratch"),
+                ("Workgroup Memory Size", "shared"),
+                ("Instruction Count", "instr."),
+            ],
+            Self::Nvk => &[
+                ("Number of GPRs", "GPRs"),
+                ("SLM Size", "scratch"),
+                ("Instruction count", "instr."),
+                ("Code Size", "code"),
+            ],
+        }
+    }
+}
+
+/// The chip that this process is for, if it is for one.
+pub fn chip() -> Option<String> {
+    std::env::var(CHIP).ok()
+}
+
+/// This program again, for one chip; arguments are the caller's to add. Chips that are not AMD's need the libraries in the folder `shims`.
+pub fn rerun_for(chip: &str, shims: Option<&Path>) -> Result<Command, String> {
     let program = std::env::current_exe().map_err(|error| format!("this program's file: {error}"))?;
     let mut command = Command::new(program);
-    command.env(FORCE_FAMILY, chip);
+    command.env(CHIP, chip);
+    let (driver, name) = Driver::of(chip);
+    let library = match driver {
+        Driver::Radv => {
+            command.env("RADV_FORCE_FAMILY", name);
+            return Ok(command);
+        }
+        Driver::Anv => {
+            command.env("INTEL_STUB_GPU_PLATFORM", name);
+            "libintel_noop_drm_shim.so"
+        }
+        Driver::Nvk => {
+            command.env("NOUVEAU_CHIPSET", name).env("NVK_I_WANT_A_BROKEN_VULKAN_DRIVER", "1");
+            "libnouveau_noop_drm_shim.so"
+        }
+    };
+    let shims = shims.ok_or_else(|| format!("{chip}: its driver wants a kernel driver; see scripts/drm-shims"))?;
+    let library = shims.join(library);
+    if !library.exists() {
+        return Err(format!("{chip}: there is no {}; see scripts/drm-shims", library.display()));
+    }
+    command.env("LD_PRELOAD", library);
     Ok(command)
 }
 
@@ -246,7 +330,24 @@ fn images_of(images: u64, channels: u64) -> Result<Grid, Error> {
     Grid::new(&[dimension(images, channels * PIXELS, 0)?, dimension(PIXELS, 1, 0)?], &[dimension(channels, PIXELS, 1)?])
 }
 
-/// What the compiler says of a kernel.
+/// What a compiler says of a kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Invocations of a subgroup.
+    pub subgroup_size: u32,
+    /// Numbers by the names that the driver has for them.
+    pub values: Vec<(String, u64)>,
+}
+
+impl Told {
+    /// The number of this name.
+    pub fn value(&self, name: &str) -> Result<u64, String> {
+        let find = self.values.iter().find(|(it, _)| it == name);
+        find.map(|(_, value)| *value).ok_or_else(|| format!("the driver does not tell \"{name}\""))
+    }
+}
+
+/// What RADV says of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Statistics {
     /// Vector registers of an invocation.
@@ -269,8 +370,24 @@ pub struct Statistics {
     pub subgroup_size: u32,
 }
 
-/// A device of RADV.
-pub struct Radv {
+impl Statistics {
+    fn of(told: &Told) -> Result<Self, String> {
+        Ok(Self {
+            vgprs: told.value("VGPRs")?,
+            sgprs: told.value("SGPRs")?,
+            spilled_vgprs: told.value("Spilled VGPRs")?,
+            spilled_sgprs: told.value("Spilled SGPRs")?,
+            scratch_bytes: told.value("Scratch size")?,
+            lds_bytes: told.value("LDS size")?,
+            code_bytes: told.value("Code size")?,
+            waves: told.value("Subgroups per SIMD")?,
+            subgroup_size: told.subgroup_size,
+        })
+    }
+}
+
+/// A device of one of Mesa's drivers.
+pub struct Mesa {
     // The functions of the others are in its library.
     _entry: ash::Entry,
     instance: ash::Instance,
@@ -281,14 +398,15 @@ pub struct Radv {
     capabilities: Capabilities,
 }
 
-impl Radv {
-    /// A device of this chip; `None` where RADV or the Vulkan loader is not installed.
+impl Mesa {
+    /// A device of this chip; `None` where its driver or the Vulkan loader is not installed.
     ///
     /// RADV ends a process that asks for a chip that it does not know.
     pub fn open(chip: &str) -> Result<Option<Self>, String> {
         if self::chip().as_deref() != Some(chip) {
-            return Err(format!("{FORCE_FAMILY} must be {chip} from the beginning of the process"));
+            return Err(format!("this process is not for {chip}: see `rerun_for`"));
         }
+        let (driver, _) = Driver::of(chip);
         // Safety: this loads the library whose name the system gives to the Vulkan loader.
         let Ok(entry) = (unsafe { ash::Entry::load() }) else { return Ok(None) };
         let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_3);
@@ -299,7 +417,7 @@ impl Radv {
             Err(vk::Result::ERROR_INCOMPATIBLE_DRIVER) => return Ok(None),
             Err(error) => return Err(format!("a Vulkan instance: {error}")),
         };
-        match open_device(&instance) {
+        match open_device(&instance, driver) {
             Ok(Some(Opened { device, name, mesa, capabilities })) => {
                 let executables = khr::pipeline_executable_properties::Device::new(&instance, &device);
                 Ok(Some(Self { _entry: entry, instance, device, executables, name, mesa, capabilities }))
@@ -307,7 +425,7 @@ impl Radv {
             other => {
                 // Safety: nothing that was made of it is left.
                 unsafe { instance.destroy_instance(None) };
-                other.map(|_| None).map_err(|error| format!("a device of RADV: {error}"))
+                other.map(|_| None).map_err(|error| format!("a device of {driver:?}: {error}"))
             }
         }
     }
@@ -327,16 +445,21 @@ impl Radv {
         &self.capabilities
     }
 
-    /// What the compiler says of a kernel.
+    /// What RADV says of a kernel.
     pub fn kernel_statistics(&self, kernel: &Kernel) -> Result<Statistics, String> {
-        self.statistics(&spirv(kernel), &bindings(kernel)).map_err(|error| format!("{}: {error}", kernel.label()))
+        self.kernel_told(kernel).and_then(|told| Statistics::of(&told))
+    }
+
+    /// What the compiler says of a kernel.
+    pub fn kernel_told(&self, kernel: &Kernel) -> Result<Told, String> {
+        self.told(&spirv(kernel), &bindings(kernel)).map_err(|error| format!("{}: {error}", kernel.label()))
     }
 
     /// What the compiler says of a compute shader, of which group 0 has these bindings: the number, and whether it is uniform
     /// rather than storage. The SPIR-V must be valid, its entry point "main".
-    pub fn statistics(&self, spirv: &[u32], bindings: &[(u32, bool)]) -> Result<Statistics, String> {
+    pub fn told(&self, spirv: &[u32], bindings: &[(u32, bool)]) -> Result<Told, String> {
         let mut objects = Objects::default();
-        let statistics = self.compile(spirv, bindings, &mut objects);
+        let told = self.compile(spirv, bindings, &mut objects);
         // Safety: nothing uses them any more; those that were not made are null.
         unsafe {
             self.device.destroy_pipeline(objects.pipeline, None);
@@ -344,10 +467,10 @@ impl Radv {
             self.device.destroy_pipeline_layout(objects.layout, None);
             self.device.destroy_descriptor_set_layout(objects.set_layout, None);
         }
-        statistics
+        told
     }
 
-    fn compile(&self, spirv: &[u32], bindings: &[(u32, bool)], objects: &mut Objects) -> Result<Statistics, String> {
+    fn compile(&self, spirv: &[u32], bindings: &[(u32, bool)], objects: &mut Objects) -> Result<Told, String> {
         let device = &self.device;
         let describe = |error: vk::Result| error.to_string();
         let bindings: Vec<_> = bindings
@@ -397,32 +520,19 @@ impl Radv {
             (executable.subgroup_size, all)
         };
         let (subgroup_size, all) = statistics;
-        let value = |name: &str| {
-            let find = |statistic: &&vk::PipelineExecutableStatisticKHR<'_>| {
-                statistic.name_as_c_str().is_ok_and(|it| it.to_bytes() == name.as_bytes())
-            };
-            let statistic = all.iter().find(find).ok_or_else(|| format!("RADV does not tell \"{name}\""))?;
+        let values = all.iter().map(|statistic| {
+            let name = statistic.name_as_c_str().map_err(|error| error.to_string())?.to_string_lossy();
             match statistic.format {
                 // Safety: the format says which of them it is.
-                vk::PipelineExecutableStatisticFormatKHR::UINT64 => Ok(unsafe { statistic.value.u64 }),
+                vk::PipelineExecutableStatisticFormatKHR::UINT64 => Ok((name.into(), unsafe { statistic.value.u64 })),
                 format => Err(format!("\"{name}\" is {format:?}")),
             }
-        };
-        Ok(Statistics {
-            vgprs: value("VGPRs")?,
-            sgprs: value("SGPRs")?,
-            spilled_vgprs: value("Spilled VGPRs")?,
-            spilled_sgprs: value("Spilled SGPRs")?,
-            scratch_bytes: value("Scratch size")?,
-            lds_bytes: value("LDS size")?,
-            code_bytes: value("Code size")?,
-            waves: value("Subgroups per SIMD")?,
-            subgroup_size,
-        })
+        });
+        Ok(Told { subgroup_size, values: values.collect::<Result<_, String>>()? })
     }
 }
 
-impl Drop for Radv {
+impl Drop for Mesa {
     fn drop(&mut self) {
         // Safety: all that was made of them is gone.
         unsafe {
@@ -449,8 +559,8 @@ struct Opened {
     capabilities: Capabilities,
 }
 
-/// A device of RADV with its name; `None` if there is none.
-fn open_device(instance: &ash::Instance) -> Result<Option<Opened>, vk::Result> {
+/// A device of this driver with its name; `None` if there is none.
+fn open_device(instance: &ash::Instance, of: Driver) -> Result<Option<Opened>, vk::Result> {
     // Safety: the structures are complete, and live until the calls return.
     unsafe {
         for physical in instance.enumerate_physical_devices()? {
@@ -465,7 +575,7 @@ fn open_device(instance: &ash::Instance) -> Result<Option<Opened>, vk::Result> {
                 .push_next(&mut maintenance_4);
             instance.get_physical_device_properties2(physical, &mut all);
             let properties = all.properties;
-            if driver.driver_id != vk::DriverId::MESA_RADV {
+            if driver.driver_id != of.id() {
                 continue;
             }
             let name = properties.device_name_as_c_str().unwrap_or_default().to_string_lossy().into_owned();
@@ -521,7 +631,7 @@ fn capabilities(
         cores: 1,
         subgroups: subgroups.is_usable().then_some(subgroups),
         dialect: Dialect::Naga,
-        // Nothing can be tried without the chip; AMD's have both.
+        // Nothing can be tried without the chip; the GPUs of all three have both.
         exact_unpack_f16: true,
         exact_pack_f16: true,
         max_invocations_per_workgroup: limits
@@ -538,7 +648,7 @@ fn capabilities(
     }
 }
 
-/// The bindings of a kernel, for [`Radv::statistics`].
+/// The bindings of a kernel, for [`Mesa::told`].
 pub fn bindings(kernel: &Kernel) -> Vec<(u32, bool)> {
     let bindings = kernel.bindings().into_iter();
     bindings.map(|binding| (binding.role.binding(), binding.role == BindingRole::Params)).collect()
