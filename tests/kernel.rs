@@ -823,6 +823,39 @@ fn with_gradients(problem: Problem) -> Problem {
     })
 }
 
+/// Intel's GPUs, whose compilers make subgroups of large workgroups wide, and so leave each invocation few registers.
+#[test]
+fn workgroups_are_small_where_subgroups_may_be() {
+    for class in [AdapterClass::Discrete, AdapterClass::Integrated] {
+        let subgroups = Some(SubgroupSizes { min: 8, max: 32 });
+        let max_invocations_per_workgroup = 1024;
+        let capabilities = Capabilities { class, subgroups, max_invocations_per_workgroup, ..large_baseline() };
+        for width in [64, 768, 1001, 8192, 16_384, 65_536, 1 << 20] {
+            for rows in [1, 5000] {
+                let problem = Problem::new(rows, width).expect("a valid problem").affine(Affine::WeightAndBias);
+                for problem in [problem, with_gradients(problem)] {
+                    for plan in Plan::candidates(&problem, &capabilities).expect("plans") {
+                        for kernel in plan.kernels() {
+                            assert!(kernel.workgroup_size() <= 256, "{plan}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn walks_over_parts_of_rows_fit_small_bindings() {
+    let capabilities =
+        Capabilities { class: AdapterClass::Discrete, max_binding_bytes: 4096, ..Capabilities::webgpu_baseline() };
+    for width in [1, 32, 100] {
+        let problem = Problem::new(40, width).expect("a valid problem").affine(Affine::WeightAndBias);
+        let plan = Plan::new(&with_gradients(problem.with_operation(Operation::Gradients)), &capabilities);
+        check(&plan.expect("a plan"), &capabilities);
+    }
+}
+
 #[test]
 fn gpu_plans_of_the_backward_pass_hold_rows_read_long_ones_twice_and_split_few_long_ones() {
     let capabilities = Capabilities {

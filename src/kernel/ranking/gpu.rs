@@ -73,7 +73,7 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities, traits:
     let tight = subgroup >= 64;
     let largest = if tight { RESIDENT } else { LARGEST };
     // Single elements of two tensors have twice as many addresses.
-    let addresses = if tight && unit == Unit::Scalar { tensors } else { 1 };
+    let addresses = if tight && matches!(unit, Unit::Scalar | Unit::Pair) { tensors } else { 1 };
     // Elements that are stored by twos take the most code, because a word may have to be shared with another row.
     let most_turns = if unit == Unit::Pair { 8 } else { 16 };
     let turns = (REGISTERS / of_unit / tensors / addresses).clamp(1, most_turns);
@@ -95,7 +95,7 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities, traits:
     let many = if many == 2 * subgroup && doubled && !tight { subgroup } else { many };
     let first = if rows < traits.fill { at_most(FEW).max(many) } else { many };
     let most_registers = |lanes: u32| match lanes {
-        _ if tight => REGISTERS / tensors,
+        _ if tight => REGISTERS / tensors / addresses,
         0..=256 => 2 * REGISTERS,
         _ => REGISTERS,
     };
