@@ -4,7 +4,7 @@
 //! is registers. Compilers differ in which loops they unroll. That of Mesa's NVK, for one, leaves many of them as they are, even one of a
 //! single turn. So the loops over registers are written out before any compiler sees them.
 
-/// Loops of more turns than this stay loops: all that an invocation holds is not more, where it is on a GPU's registers.
+/// Loops of more turns than this stay loops. The planner's picks for GPUs have no longer ones over registers.
 const MOST_TURNS: u32 = 32;
 
 /// A line of WGSL that begins a loop from 0 to a constant.

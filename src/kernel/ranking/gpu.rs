@@ -32,20 +32,21 @@ const FEW: u32 = 4;
 const LONG: u32 = 100_000;
 const SPLIT_LANES: u32 = 256;
 
-/// The largest workgroup where subgroups may be of 8 (Intel's GPUs before Xe2, whose subgroups are of 8, 16 or 32).
+/// The largest workgroup where subgroups may be of 8 or fewer (`is_narrow`).
 const NARROW: u32 = 256;
 
 /// The largest workgroup that leaves its invocations registers enough, a power of two.
 ///
-/// An Intel GPU has registers for 128 numbers to each invocation of a subgroup of 8, and half as many in one of 16. It runs so many
-/// subgroups of a workgroup at once and no more, so that the compiler has to make those of a larger workgroup wider: of 1,024 invocations,
-/// 16 or 32. By Mesa's compiler, kernels that hold a row in registers then spill, and of 256 they do not.
+/// Intel's GPUs before Xe2 have registers for 128 numbers to each invocation of a subgroup of 8, for 64 in one of 16, and for 32 in one of 32.
+/// A workgroup can have only so many subgroups, so that the compiler has to make those of a large workgroup wide: those of 1,024 invocations
+/// become subgroups of 16 or 32. Kernels that hold a row in registers then spill, by Mesa's compiler. In workgroups of 256 they do not.
 pub(super) fn largest_workgroup(capabilities: &Capabilities) -> u32 {
     let max = 1 << max_invocations(capabilities).max(1).ilog2();
     if is_narrow(capabilities) { NARROW.min(max) } else { max }
 }
 
-/// Whether subgroups may be of 8 invocations.
+/// Whether subgroups may be of 8 invocations or fewer: on Intel's GPUs before Xe2, whose subgroups are of 8, 16 or 32, and on Metal, where
+/// wgpu gives 4 to 64 for every GPU. On Apple's, too, larger workgroups leave each invocation fewer registers; none was at hand.
 pub(super) fn is_narrow(capabilities: &Capabilities) -> bool {
     capabilities.subgroups.is_some_and(|sizes| sizes.min <= 8)
 }
