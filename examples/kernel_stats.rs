@@ -1,5 +1,6 @@
-//! What Mesa's compilers make of the kernels: registers, spills, code size. No GPU is needed, but Linux and Mesa's drivers (on Debian the
-//! package `mesa-vulkan-drivers`). RADV (AMD) works alone; ANV (Intel) and NVK (NVIDIA, from Mesa 24 on) with what `scripts/drm-shims` builds.
+//! What Mesa's compilers make of the kernels: registers, spills, code size. No GPU is needed, but Linux and Mesa's drivers (on Debian
+//! the package `mesa-vulkan-drivers`). RADV (AMD) works alone, ANV (Intel) and NVK (NVIDIA, from Mesa 24 on) with what
+//! `scripts/drm-shims` builds.
 //!
 //!     cargo run --release --example kernel_stats -- --help
 //!     cargo run --release --example kernel_stats -- --shims target/drm-shims --chips anv:tgl,nvk:172

@@ -1,8 +1,8 @@
 //! What Mesa's compilers make of a kernel: registers, spills, code size. No GPU is needed.
 //!
 //! RADV, the driver for AMD's GPUs, makes a device of the chip that an environment variable names. ANV (Intel) and NVK (NVIDIA) want a
-//! kernel driver; in its place stands a library of Mesa's that answers as one would and does nothing (`scripts/drm-shims` builds it). All of
-//! them read the chip once, so each chip has a process of its own: [`rerun_for`] starts this program again for one.
+//! kernel driver; in its place stands a library of Mesa's that answers as one would and does nothing (`scripts/drm-shims` builds it).
+//! All of them read the chip once, so each chip has a process of its own: [`rerun_for`] starts this program again for one.
 #![allow(dead_code, reason = "each binary that includes this uses a part of it")]
 
 use std::ffi::CStr;

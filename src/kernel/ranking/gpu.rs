@@ -37,9 +37,10 @@ const NARROW: u32 = 256;
 
 /// The largest workgroup that leaves its invocations registers enough, a power of two.
 ///
-/// Intel's GPUs before Xe2 have registers for 128 numbers to each invocation of a subgroup of 8, for 64 in one of 16, and for 32 in one of 32.
-/// A workgroup can have only so many subgroups, so that the compiler has to make those of a large workgroup wide: those of 1,024 invocations
-/// become subgroups of 16 or 32. Kernels that hold a row in registers then spill, by Mesa's compiler. In workgroups of 256 they do not.
+/// Intel's GPUs before Xe2 have registers for 128 numbers to each invocation of a subgroup of 8, for 64 in one of 16, and for 32 in one
+/// of 32. A workgroup can have only so many subgroups, so that the compiler has to make those of a large workgroup wide: those of 1,024
+/// invocations become subgroups of 16 or 32. Kernels that hold a row in registers then spill, by Mesa's compiler. In workgroups of 256
+/// they do not.
 pub(super) fn largest_workgroup(capabilities: &Capabilities) -> u32 {
     let max = 1 << max_invocations(capabilities).max(1).ilog2();
     if is_narrow(capabilities) { NARROW.min(max) } else { max }
