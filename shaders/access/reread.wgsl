@@ -28,8 +28,14 @@ fn shift_is_off(moments: Moments, share: f32) -> bool {
 
 fn measure_all(place: Place) -> bool {
     var again = false;
-    for (var slot = 0u; slot < SPANS_PER_LANE; slot++) {
-        again = again | measure(place, slot);
+    var slot = 0u;
+    loop {
+        // Where there is one slot only, its number is a constant.
+        again = again | measure(place, min(slot, SPANS_PER_LANE - 1u));
+        slot++;
+        if slot >= SPANS_PER_LANE {
+            break;
+        }
     }
     return again;
 }

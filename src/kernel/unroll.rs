@@ -5,7 +5,7 @@
 //! single turn. So the loops over registers are written out before any compiler sees them.
 
 /// Loops of more turns than this stay loops. The planner's picks for GPUs have no longer ones over registers.
-const MOST_TURNS: u32 = 32;
+pub(super) const MOST_TURNS: u32 = 32;
 
 /// A line of WGSL that begins a loop from 0 to a constant.
 struct Loop<'a> {

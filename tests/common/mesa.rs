@@ -72,8 +72,8 @@ impl Driver {
             Self::Radv => &[
                 ("VGPRs", "VGPRs"),
                 ("SGPRs", "SGPRs"),
-                ("Spilled VGPRs", "spilled"),
-                ("Spilled SGPRs", "SGPRs"),
+                ("Spilled VGPRs", "spill v"),
+                ("Spilled SGPRs", "spill s"),
                 ("Scratch size", "scratch"),
                 ("LDS size", "LDS"),
                 ("Code size", "code"),
@@ -335,7 +335,7 @@ fn images_of(images: u64, channels: u64) -> Result<Grid, Error> {
 pub struct Told {
     /// Invocations of a subgroup.
     pub subgroup_size: u32,
-    /// Numbers by the names that the driver has for them.
+    /// Counts by the names that the driver has for them.
     pub values: Vec<(String, u64)>,
 }
 
@@ -520,15 +520,13 @@ impl Mesa {
             (executable.subgroup_size, all)
         };
         let (subgroup_size, all) = statistics;
-        let values = all.iter().map(|statistic| {
-            let name = statistic.name_as_c_str().map_err(|error| error.to_string())?.to_string_lossy();
-            match statistic.format {
-                // Safety: the format says which of them it is.
-                vk::PipelineExecutableStatisticFormatKHR::UINT64 => Ok((name.into(), unsafe { statistic.value.u64 })),
-                format => Err(format!("\"{name}\" is {format:?}")),
-            }
-        });
-        Ok(Told { subgroup_size, values: values.collect::<Result<_, String>>()? })
+        let count = |statistic: &vk::PipelineExecutableStatisticKHR<'_>| {
+            let name = statistic.name_as_c_str().ok()?.to_string_lossy().into_owned();
+            let is_count = statistic.format == vk::PipelineExecutableStatisticFormatKHR::UINT64;
+            // Safety: the format says which of them it is.
+            is_count.then(|| (name, unsafe { statistic.value.u64 }))
+        };
+        Ok(Told { subgroup_size, values: all.iter().filter_map(count).collect() })
     }
 }
 

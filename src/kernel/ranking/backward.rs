@@ -6,8 +6,9 @@ use crate::kernel::{Access, AdapterClass, Capabilities, Geometry, Problem, Unit}
 /// weight and bias, so 16 take 64 registers besides what else there is.
 const HELD: u32 = 16;
 /// The same for workgroups of more than 512, which have 64 registers to an invocation; for devices whose subgroups are all of 64
-/// (AMD's GCN), where more leave room for two subgroups only; and for elements of 16 bits on devices whose subgroups may be larger
-/// still (AMD's RDNA), where the compiler decodes all of them at once, and spills.
+/// (AMD's GCN), where more leave room for two subgroups only; for elements of 16 bits on devices whose subgroups may be larger still
+/// (AMD's RDNA), where the compiler decodes all of them at once, and spills; and for rows of up to 2,048 elements where subgroups may be
+/// of 8 (`gpu::is_narrow`).
 const TIGHT: u32 = 8;
 /// A row shorter than this is not split.
 const LONG: u32 = 8192;
@@ -57,7 +58,8 @@ pub(super) fn on_gpu(problem: &Problem, capabilities: &Capabilities) -> Vec<Geom
     let crowded = crowded.map(|lanes| whole(Access::Held, lanes, workgroup));
 
     let lanes = [256, 64, 512, 1].into_iter().filter(|&lanes| lanes <= max);
-    let streaming = lanes.clone().map(|lanes| whole(Access::Reread, lanes, traits.workgroup));
+    let widest = Some(512).filter(|&lanes| max < lanes && lanes <= max_invocations(capabilities));
+    let streaming = lanes.clone().chain(widest).map(|lanes| whole(Access::Reread, lanes, traits.workgroup));
     let split = lanes.map(|lanes| {
         let wanted = (2 * traits.fill).div_ceil(rows.max(1)).clamp(2, 4096) as u32;
         Geometry {

@@ -1,5 +1,6 @@
 use super::{reduction_for, segment_width};
 use crate::kernel::geometry::{MAX_TURNS, max_invocations, unit_of};
+use crate::kernel::unroll::MOST_TURNS;
 use crate::kernel::{Access, Capabilities, Geometry, Problem, Role, Unit};
 
 /// What a class of GPUs has in common.
@@ -98,11 +99,18 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities, traits:
     let first = if rows < traits.fill { at_most(FEW).max(many) } else { many };
     let most_registers = |lanes: u32| match lanes {
         _ if tight => REGISTERS / tensors / addresses,
+        _ if is_narrow(capabilities) => 2 * REGISTERS / tensors,
         0..=256 => 2 * REGISTERS,
         _ => REGISTERS,
     };
+    // A row that the largest workgroup holds in more registers than are good, in turns that are still written out.
+    let crowded = Some(largest.min(max)).filter(|&lanes| {
+        let turns = units.div_ceil(lanes);
+        turns <= MOST_TURNS && turns * of_unit <= if tight { REGISTERS } else { 2 * REGISTERS / tensors }
+    });
     let resident: Vec<_> = [first, many, many * 2, many / 2, at_most(FEW)]
         .into_iter()
+        .chain(crowded.filter(|_| !tight))
         .filter(|&lanes| {
             0 < lanes
                 && lanes <= max
@@ -133,8 +141,10 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities, traits:
             .map(|shared| Access::Partly { registers: (registers * 4 / of_held).max(1), shared: shared * 4 / of_held });
         shared.map(|access| Geometry { spans_per_workgroup: 1, ..whole(access, lanes) })
     });
-    let streaming =
-        [LARGEST, 256, 64, 1].into_iter().filter(|&lanes| lanes <= max).map(|lanes| whole(Access::Reread, lanes));
+    // The widest rows need the largest workgroup there is, however few its registers.
+    let widest = Some(LARGEST).filter(|&lanes| max < lanes && lanes <= max_invocations(capabilities));
+    let streaming = [LARGEST, 256, 64, 1].into_iter().filter(|&lanes| lanes <= max).chain(widest);
+    let streaming = streaming.map(|lanes| whole(Access::Reread, lanes));
     let split = [SPLIT_LANES, 128, 32, 8].into_iter().filter(|&lanes| lanes <= max).flat_map(|lanes| {
         let wanted = traits.fill.div_ceil(rows.max(1)).max(2) as u32;
         let longest = turns * lanes * unit.elements();
@@ -146,9 +156,10 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities, traits:
         [Access::Held, Access::Reread]
             .map(|access| Geometry { segment_width: Some(segment_width), ..whole(access, lanes) })
     });
+    let crowded = crowded.map(|lanes| whole(Access::Held, lanes));
     if width > LONG && rows < traits.fill / 4 {
-        split.chain(resident).chain(partly).chain(streaming).collect()
+        split.chain(resident).chain(partly).chain(streaming).chain(crowded).collect()
     } else {
-        resident.into_iter().chain(partly).chain(streaming).chain(split).collect()
+        resident.into_iter().chain(partly).chain(streaming).chain(split).chain(crowded).collect()
     }
 }
