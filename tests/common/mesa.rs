@@ -522,9 +522,11 @@ impl Mesa {
         let (subgroup_size, all) = statistics;
         let count = |statistic: &vk::PipelineExecutableStatisticKHR<'_>| {
             let name = statistic.name_as_c_str().ok()?.to_string_lossy().into_owned();
-            let is_count = statistic.format == vk::PipelineExecutableStatisticFormatKHR::UINT64;
+            if statistic.format != vk::PipelineExecutableStatisticFormatKHR::UINT64 {
+                return None;
+            }
             // Safety: the format says which of them it is.
-            is_count.then(|| (name, unsafe { statistic.value.u64 }))
+            Some((name, unsafe { statistic.value.u64 }))
         };
         Ok(Told { subgroup_size, values: all.iter().filter_map(count).collect() })
     }
