@@ -1,6 +1,6 @@
 use std::fmt::{self, Write as _};
 
-use super::unroll::unrolled;
+use super::unroll::{MOST_TURNS, MOST_TURNS_REREAD, unrolled};
 use super::{ColumnSums, Dialect, Dimension, Grid, Modulation, Normalization, Operation, Role};
 use crate::tensor::StorageType;
 
@@ -522,9 +522,10 @@ impl Kernel {
         let mut wgsl = self.directives();
         self.write_constants(&mut wgsl);
         self.write_tensors(&mut wgsl).expect("a String takes any text");
+        let most_turns = if self.access == Access::Reread { MOST_TURNS_REREAD } else { MOST_TURNS };
         for fragment in self.fragments() {
             wgsl.push('\n');
-            wgsl.push_str(&unrolled(fragment, |name| self.loop_constant(name)));
+            wgsl.push_str(&unrolled(fragment, most_turns, |name| self.loop_constant(name)));
         }
         wgsl
     }
