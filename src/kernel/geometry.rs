@@ -4,8 +4,8 @@ use std::str::FromStr;
 use super::backward::{given_gradient_kernels, gradient_kernels, gradient_sum_kernels};
 use super::causal::causal_kernels;
 use super::{
-    Access, Capabilities, ColumnSums, Dialect, Entry, Grid, Kernel, Layout, Modulation, Operation, Place, Problem,
-    Reduction, Role, Slot, Unit,
+    Access, AdapterClass, Capabilities, ColumnSums, Dialect, Entry, Grid, Kernel, Layout, Modulation, Operation, Place,
+    Problem, Reduction, Role, Slot, Unit,
 };
 use crate::{Error, StorageType};
 
@@ -276,6 +276,7 @@ fn first_kernel(problem: &Problem, capabilities: &Capabilities, geometry: Geomet
             _ => 0,
         },
         dialect: capabilities.dialect,
+        written_out: capabilities.class != AdapterClass::Cpu,
         ..plain_kernel(problem)?
     };
     let kernel = match geometry {
@@ -462,6 +463,7 @@ fn plain_kernel(problem: &Problem) -> Result<Kernel, Error> {
         unpack_f16: false,
         pack_f16: false,
         dialect: Dialect::default(),
+        written_out: false,
     })
 }
 

@@ -1,6 +1,6 @@
 use std::fmt::{self, Write as _};
 
-use super::unroll::{MOST_TURNS, MOST_TURNS_REREAD, unrolled};
+use super::unroll::unrolled;
 use super::{ColumnSums, Dialect, Dimension, Grid, Modulation, Normalization, Operation, Role};
 use crate::tensor::StorageType;
 
@@ -353,6 +353,8 @@ pub struct Kernel {
     pub pack_f16: bool,
     /// Who reads the WGSL.
     pub dialect: Dialect,
+    /// Whether loops over registers are written out, for compilers that would leave their arrays in memory: on all but processors.
+    pub written_out: bool,
 }
 
 impl Kernel {
@@ -522,10 +524,12 @@ impl Kernel {
         let mut wgsl = self.directives();
         self.write_constants(&mut wgsl);
         self.write_tensors(&mut wgsl).expect("a String takes any text");
-        let most_turns = if self.access == Access::Reread { MOST_TURNS_REREAD } else { MOST_TURNS };
         for fragment in self.fragments() {
             wgsl.push('\n');
-            wgsl.push_str(&unrolled(fragment, most_turns, |name| self.loop_constant(name)));
+            match self.written_out {
+                true => wgsl.push_str(&unrolled(fragment, |name| self.loop_constant(name))),
+                false => wgsl.push_str(fragment),
+            }
         }
         wgsl
     }
@@ -676,6 +680,16 @@ impl Kernel {
             self.normalization = Normalization::default();
         }
         self.causal &= matches!(self.entry, Entry::GradientSums | Entry::NormalizeKnown);
+        // The others have no such loops.
+        self.written_out &= matches!(
+            self.entry,
+            Entry::Row
+                | Entry::Partial
+                | Entry::Merge
+                | Entry::NormalizeKnown
+                | Entry::Gradient
+                | Entry::GradientColumns
+        );
         if self.slots.iter().flatten().count() == 0 || self.entry.scans() || self.entry == Entry::GradientCoefficients {
             self.grid = None;
         }

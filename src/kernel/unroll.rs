@@ -2,14 +2,11 @@
 //!
 //! An array that is indexed by a loop's counter lies in memory, unless the loop is unrolled: then every index is a constant, and the array
 //! is registers. Compilers differ in which loops they unroll. That of Mesa's NVK, for one, leaves many of them as they are, even one of a
-//! single turn. So the loops over registers are written out before any compiler sees them.
+//! single turn. So the loops over registers are written out before any compiler for a GPU sees them. Those for processors get loops: there all
+//! of this is memory, and SwiftShader needs gigabytes for what is written out.
 
-/// Loops of more turns than this stay loops, in kernels that hold rows in registers. The planner's picks for GPUs have no longer ones.
+/// Loops of more turns than this stay loops. The planner's picks for GPUs have no longer ones over registers.
 pub(super) const MOST_TURNS: u32 = 32;
-
-/// The same for kernels that read rows again. On a GPU they have few registers besides, for sums over the rows; on a processor, where all of
-/// this is memory, up to 32, whose code takes lavapipe minutes to compile where it is written out.
-pub(super) const MOST_TURNS_REREAD: u32 = 8;
 
 /// A line of WGSL that begins a loop from 0 to a constant.
 struct Loop<'a> {
@@ -19,8 +16,8 @@ struct Loop<'a> {
 }
 
 impl<'a> Loop<'a> {
-    /// The loop that this line begins, if it is to be written out: it is marked so, and has so many turns at most, or it has a single one.
-    fn of(line: &'a str, most_turns: u32, constant: &impl Fn(&str) -> Option<u32>) -> Option<Self> {
+    /// The loop that this line begins, if it is to be written out: it is marked so, and not longer than [`MOST_TURNS`], or it has a single turn.
+    fn of(line: &'a str, constant: &impl Fn(&str) -> Option<u32>) -> Option<Self> {
         let text = line.trim_start();
         let (header, mark) = text.strip_prefix("for (var ")?.split_once(") {")?;
         let mut parts = header.split("; ");
@@ -31,7 +28,7 @@ impl<'a> Loop<'a> {
             step => constant(step.strip_prefix(" += ")?)?,
         };
         let count = limit.div_ceil(step);
-        let most = if mark.trim() == MARK { most_turns } else { 1 };
+        let most = if mark.trim() == MARK { MOST_TURNS } else { 1 };
         let turns = (0..limit).step_by(step as usize);
         let indent = &line[..line.len() - text.len()];
         (start == "0u" && count <= most).then_some(Self { indent, counter, turns })
@@ -41,25 +38,25 @@ impl<'a> Loop<'a> {
 /// Stands behind the first line of a loop that is to be written out.
 const MARK: &str = "// unrolled";
 
-/// The fragment with its loops of so many turns at most written out. `constant` tells the constants that they may be as long as. Such
-/// loops have neither `break` nor `continue`.
-pub(super) fn unrolled(fragment: &str, most_turns: u32, constant: impl Fn(&str) -> Option<u32>) -> String {
+/// The fragment with its loops written out. `constant` tells the constants that they may be as long as. Such loops have neither `break`
+/// nor `continue`.
+pub(super) fn unrolled(fragment: &str, constant: impl Fn(&str) -> Option<u32>) -> String {
     let lines: Vec<_> = fragment.lines().collect();
     let mut wgsl = String::with_capacity(2 * fragment.len());
-    write(&mut wgsl, &lines, most_turns, &constant);
+    write(&mut wgsl, &lines, &constant);
     wgsl
 }
 
-fn write(wgsl: &mut String, lines: &[&str], most_turns: u32, constant: &impl Fn(&str) -> Option<u32>) {
+fn write(wgsl: &mut String, lines: &[&str], constant: &impl Fn(&str) -> Option<u32>) {
     let mut rest = lines;
     while let [line, following @ ..] = rest {
         rest = following;
         let end = |it: &Loop<'_>| following.iter().position(|line| line.strip_prefix(it.indent) == Some("}"));
-        match Loop::of(line, most_turns, constant).and_then(|it| Some((end(&it)?, it))) {
+        match Loop::of(line, constant).and_then(|it| Some((end(&it)?, it))) {
             Some((end, Loop { indent, counter, turns })) => {
                 for turn in turns {
                     wgsl.extend([indent, "{\n", indent, "    const ", counter, " = ", &turn.to_string(), "u;\n"]);
-                    write(wgsl, &following[..end], most_turns, constant);
+                    write(wgsl, &following[..end], constant);
                     wgsl.extend([indent, "}\n"]);
                 }
                 rest = &following[end + 1..];
@@ -112,7 +109,7 @@ fn f() {
     h();
 }
 ";
-        assert_eq!(unrolled(fragment, MOST_TURNS, constant), expected);
+        assert_eq!(unrolled(fragment, constant), expected);
     }
 
     #[test]
@@ -141,7 +138,7 @@ for (var round = 0u; round < params.rounds; round++) {
     }
 }
 ";
-        assert_eq!(unrolled(fragment, MOST_TURNS, constant), expected);
+        assert_eq!(unrolled(fragment, constant), expected);
     }
 
     #[test]
@@ -154,7 +151,7 @@ for (var round = 0u; round < params.rounds; round++) {
             "for (var end = TURNS; end > 0u; end--) { // unrolled",
         ] {
             let fragment = format!("{header}\n    g(turn);\n}}\n");
-            assert_eq!(unrolled(&fragment, MOST_TURNS, constant), fragment);
+            assert_eq!(unrolled(&fragment, constant), fragment);
         }
     }
 }
