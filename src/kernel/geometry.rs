@@ -276,7 +276,8 @@ fn first_kernel(problem: &Problem, capabilities: &Capabilities, geometry: Geomet
             _ => 0,
         },
         dialect: capabilities.dialect,
-        written_out: capabilities.class != AdapterClass::Cpu,
+        // A browser does not tell a processor from a GPU.
+        written_out: capabilities.class != AdapterClass::Cpu && capabilities.dialect != Dialect::Browser,
         ..plain_kernel(problem)?
     };
     let kernel = match geometry {

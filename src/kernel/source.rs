@@ -1,6 +1,6 @@
 use std::fmt::{self, Write as _};
 
-use super::unroll::unrolled;
+use super::unroll::{MOST_TURNS, unrolled};
 use super::{ColumnSums, Dialect, Dimension, Grid, Modulation, Normalization, Operation, Role};
 use crate::tensor::StorageType;
 
@@ -353,7 +353,8 @@ pub struct Kernel {
     pub pack_f16: bool,
     /// Who reads the WGSL.
     pub dialect: Dialect,
-    /// Whether loops over registers are written out, for compilers that would leave their arrays in memory: on all but processors.
+    /// Whether loops over registers are written out, for compilers that would leave their arrays in memory: on all but processors, and not
+    /// in browsers, which do not tell a processor from a GPU.
     pub written_out: bool,
 }
 
@@ -537,6 +538,8 @@ impl Kernel {
     /// The constants by which loops over registers, and over the spans of an invocation, are counted.
     fn loop_constant(&self, name: &str) -> Option<u32> {
         match (name, self.access) {
+            // Walks have the code of two tensors in each turn, and the picks for GPUs have 16 turns at most.
+            ("TURNS", _) if self.entry.walks() && self.turns() > MOST_TURNS / 2 => None,
             ("TURNS", _) | ("REGISTERS", Access::Held) => Some(self.turns()),
             ("REGISTERS", Access::Partly { registers, .. }) => Some(registers),
             ("SPANS_PER_LANE", _) => Some(self.spans_per_lane),
