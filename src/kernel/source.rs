@@ -1,6 +1,6 @@
 use std::fmt::{self, Write as _};
 
-use super::unroll::{MOST_TURNS, unrolled};
+use super::unroll::{MOST_TURNS, has_loop, unrolled};
 use super::{ColumnSums, Dialect, Dimension, Grid, Modulation, Normalization, Operation, Role};
 use crate::tensor::StorageType;
 
@@ -683,20 +683,12 @@ impl Kernel {
             self.normalization = Normalization::default();
         }
         self.causal &= matches!(self.entry, Entry::GradientSums | Entry::NormalizeKnown);
-        // The others have no such loops.
-        self.written_out &= matches!(
-            self.entry,
-            Entry::Row
-                | Entry::Partial
-                | Entry::Merge
-                | Entry::NormalizeKnown
-                | Entry::Gradient
-                | Entry::GradientColumns
-        );
         if self.slots.iter().flatten().count() == 0 || self.entry.scans() || self.entry == Entry::GradientCoefficients {
             self.grid = None;
         }
         self.grid = self.grid.map(Grid::without_outermost_size);
+        let has_loop = |fragment: &&str| has_loop(fragment, |name| self.loop_constant(name));
+        self.written_out = self.written_out && self.fragments().iter().any(has_loop);
     }
 
     /// Elements of one access of a tensor.

@@ -47,6 +47,11 @@ pub(super) fn unrolled(fragment: &str, constant: impl Fn(&str) -> Option<u32>) -
     wgsl
 }
 
+/// Whether [`unrolled`] writes a loop of the fragment out.
+pub(super) fn has_loop(fragment: &str, constant: impl Fn(&str) -> Option<u32>) -> bool {
+    fragment.lines().any(|line| Loop::of(line, &constant).is_some())
+}
+
 fn write(wgsl: &mut String, lines: &[&str], constant: &impl Fn(&str) -> Option<u32>) {
     let mut rest = lines;
     while let [line, following @ ..] = rest {
