@@ -1,9 +1,9 @@
 //! Writes loops of known length out, one turn after the other.
 //!
-//! An array that is indexed by a loop's counter lies in memory, unless the loop is unrolled: then every index is a constant, and the array
-//! is registers. Compilers differ in which loops they unroll. That of Mesa's NVK, for one, leaves many of them as they are, even one of a
-//! single turn. So the loops over registers are written out before any compiler for a GPU sees them. Those for processors get loops: there all
-//! of this is memory, and SwiftShader needs gigabytes for what is written out.
+//! An array that is indexed by a loop's counter lies in memory, unless the loop is unrolled: then every index is a constant, and the
+//! array is registers. Compilers differ in which loops they unroll. That of Mesa's NVK, for one, leaves many of them as they are, even
+//! one of a single turn. So the loops over registers are written out before any compiler for a GPU sees them. Those for processors get
+//! loops: there all of this is memory, and SwiftShader needs gigabytes for what is written out.
 
 /// Loops of more turns than this stay loops. The planner's picks for GPUs have no longer ones over registers.
 pub(super) const MOST_TURNS: u32 = 32;
@@ -16,7 +16,8 @@ struct Loop<'a> {
 }
 
 impl<'a> Loop<'a> {
-    /// The loop that this line begins, if it is to be written out: it is marked so, and not longer than [`MOST_TURNS`], or it has a single turn.
+    /// The loop that this line begins, if it is to be written out: it is marked so, and not longer than [`MOST_TURNS`], or it has a
+    /// single turn.
     fn of(line: &'a str, constant: &impl Fn(&str) -> Option<u32>) -> Option<Self> {
         let text = line.trim_start();
         let (header, mark) = text.strip_prefix("for (var ")?.split_once(") {")?;

@@ -103,11 +103,8 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities, traits:
         0..=256 => 2 * REGISTERS,
         _ => REGISTERS,
     };
-    // A row that the largest workgroup holds in more registers than are good, in turns that are still written out.
-    let crowded = Some(largest.min(max)).filter(|&lanes| {
-        let turns = units.div_ceil(lanes);
-        turns <= MOST_TURNS && turns * of_unit <= if tight { REGISTERS } else { 2 * REGISTERS / tensors }
-    });
+    // A row that only the largest workgroup holds, in turns that are still written out.
+    let crowded = Some(largest.min(max)).filter(|&lanes| units.div_ceil(lanes) <= MOST_TURNS);
     let resident: Vec<_> = [first, many, many * 2, many / 2, at_most(FEW)]
         .into_iter()
         .chain(crowded.filter(|_| !tight))
@@ -156,6 +153,8 @@ pub(super) fn candidates(problem: &Problem, capabilities: &Capabilities, traits:
         [Access::Held, Access::Reread]
             .map(|access| Geometry { segment_width: Some(segment_width), ..whole(access, lanes) })
     });
+    // On GCN it leaves registers for two subgroups only, so it stands last.
+    let crowded = crowded.filter(|&lanes| tight && units.div_ceil(lanes) * of_unit <= REGISTERS);
     let crowded = crowded.map(|lanes| whole(Access::Held, lanes));
     if width > LONG && rows < traits.fill / 4 {
         split.chain(resident).chain(partly).chain(streaming).chain(crowded).collect()
